@@ -7,7 +7,7 @@ Events are counted when they happen. What the database knows is read for each sc
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf
 from typing import get_args
 
@@ -193,6 +193,11 @@ class Counted:
         """As the provider's."""
         with self._counted("extend"):
             await self._provider.extend(instance_id, hours)
+
+    async def used(self, instance_id: InstanceId) -> timedelta | None:
+        """As the provider's."""
+        with self._counted("get"):
+            return await self._provider.used(instance_id)
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """As the provider's."""

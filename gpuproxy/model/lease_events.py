@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from gpuproxy.model.bookings import HOUR, price_of
@@ -275,10 +275,15 @@ class Gone:
     """A destroyed machine is proven gone, by a listing that began at `checked_at`; None: by a read of the machine."""
 
     checked_at: datetime | None = None
+    used: timedelta | None = None
+    """How long it ran, as the marketplace charges it. Only if no destroy was answered; None: nobody knows."""
     kind: ClassVar = LeaseEvent.GONE
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
+        if self.used is not None and lease.prepaid.booked_until is not None:
+            began_at = lease.prepaid.booked_until - timedelta(hours=lease.prepaid.booked_hours)
+            lease = replace(lease, pending=replace(lease.pending, destroy_taken_at=began_at + self.used))
         if self.checked_at is None:
             return lease
         checks = lease.pending.absent_checks + 1

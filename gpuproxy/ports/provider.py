@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from gpuproxy.model.demands import LaunchSpec
@@ -163,6 +163,12 @@ class Provider(Protocol):
 
         Raises a Refused if certainly nothing was bought, and OutcomeUnknown if that is not certain: then the instance's
         `booking` tells, in two reads that agree.
+        """
+
+    async def used(self, instance_id: InstanceId) -> timedelta | None:
+        """For how long an instance that is gone ran, as the provider charges it; None: it does not tell.
+
+        Asked only where `refund_after` says that the rest is given back, and only if no destroy was answered.
         """
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:

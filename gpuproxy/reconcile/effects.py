@@ -18,7 +18,7 @@ from gpuproxy.model.errors import ClaimLost, ProviderError, RateLimited, Unavail
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Ended, Gone, Ready, Reappeared, Vanished
 from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
-from gpuproxy.model.leases import RENTED, TERMINAL, Lease, LeaseId, LeaseKind, LeaseState, SshAddress
+from gpuproxy.model.leases import RENTED, TERMINAL, InstanceId, Lease, LeaseId, LeaseKind, LeaseState, SshAddress
 from gpuproxy.outcomes import record
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
@@ -217,8 +217,19 @@ class Effects:
         if confirm.alone and now - asked.missed_at < timedelta(seconds=self._limits.gone_after):
             asked.next_at = asked.missed_at + timedelta(seconds=self._limits.gone_after)
             return
-        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state), claim):
+        used = await self._used(lease, lease.instance_id)
+        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state, used), claim):
             self._asked.pop(lease.id, None)
+
+    async def _used(self, lease: Lease, instance_id: InstanceId) -> timedelta | None:
+        """How long a machine that is gone ran, if the refund depends on it and no destroy was answered."""
+        if lease.prepaid.refund_after is None or lease.pending.destroy_taken_at is not None:
+            return None
+        try:
+            return await self._provider.used(instance_id)
+        except ProviderError as error:
+            log.info("use_not_read", lease=lease.id, contract=instance_id, reason=error.reason, error=str(error))
+            return None
 
     async def _destroy(self, lease: Lease, claim: Claim) -> None:
         """Destroy the machine. Projects take turns, so that no project waits for all releases of another."""
@@ -319,11 +330,11 @@ def _ready(tx: Tx, lease_id: LeaseId, found: WayIn) -> None:
         leases.advance(tx, lease, Ready(tx.now(), found.evidence, ssh))
 
 
-def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState) -> bool:
+def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState, used: timedelta | None) -> bool:
     """Neither a listing nor a read shows the machine: record how it ended, unless the lease has changed since."""
     lease = leases.get(tx, lease_id)
     if lease.state is was is LeaseState.RELEASING:
-        leases.advance(tx, lease, Gone())
+        leases.advance(tx, lease, Gone(used=used if lease.pending.destroy_taken_at is None else None))
     elif lease.state is was:
         leases.advance(tx, lease, Ended() if ended_by_itself(lease, tx.now()) else Vanished())
     return True

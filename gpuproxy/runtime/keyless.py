@@ -1,7 +1,7 @@
 """The Provider of an account whose key was removed while it still had machines. Every call fails, nothing is sent."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 from gpuproxy.model.demands import LaunchSpec
@@ -61,6 +61,10 @@ class Keyless:
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         """Raises AuthFailed."""
         self._fail(instance_id, hours)
+
+    async def used(self, instance_id: InstanceId) -> timedelta | None:
+        """Raises AuthFailed."""
+        self._fail(instance_id)
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """Raises AuthFailed."""

@@ -1,5 +1,6 @@
 """Destroys and extensions at io.net, and what it can't do."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +79,27 @@ def test_a_failed_destroy_is_an_error_that_may_be_repeated(answer: Any, kind: ty
     error, calls = destroyed(answer)
     assert (type(error), calls) == (kind, ["destroy"])
     assert error.advice is Advice.RETRY_LATER or kind is AuthFailed
+
+
+# -- how long a deployment ran
+
+
+@pytest.mark.parametrize(
+    ("now", "minutes"),
+    [
+        (detail(status="destroyed", compute_minutes_served=73), 73),
+        (detail(status="failed", compute_minutes_served=0), 0),
+        (detail(status="destroyed", compute_minutes_served=None), None),
+        (detail(status="destroyed", compute_minutes_served=-1), None),
+        (detail(status="destroyed", compute_minutes_served=1e300), None),
+        (detail(compute_minutes_served=73), None),
+        (detail(status="termination requested"), None),
+        (NOT_FOUND, None),
+    ],
+)
+def test_only_a_deployment_that_has_ended_tells_how_long_it_ran(now: HttpResponse, minutes: int | None) -> None:
+    used = on_api(lambda provider: provider.used(ID), Api(get=now))
+    assert used == (None if minutes is None else timedelta(minutes=minutes))
 
 
 # -- extensions

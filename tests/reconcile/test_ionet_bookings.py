@@ -7,9 +7,11 @@ import pytest
 
 from gpuproxy.model.bookings import BookingState
 from gpuproxy.model.demands import Caller, LaunchSpec
+from gpuproxy.model.errors import ProviderUnavailable
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import HttpRequest
+from gpuproxy.providers.ionet.adapter import IoNet
 from tests import databases
 from tests.ionet_world import IoNetWorld, in_ionet_world
 
@@ -112,6 +114,47 @@ def test_a_machine_that_is_destroyed_early_is_refunded_as_the_market_does():
         assert row["refunded_micro_usd"] > 0
         # The market counts from the start of the machine, and the books from the create.
         assert abs(await world.cost() - world.market["bill_micro_usd"]) <= row["price_per_hour"] * 1_000_000 / 60
+        await world.sums_are_right()
+
+    in_ionet_world(story, hours=3)
+
+
+async def destroyed_before_a_crash(world: IoNetWorld) -> None:
+    """A destroy is carried out, and the server dies before the answer. It is gone for 20 minutes."""
+    made = await world.rent()
+    await world.sleep(1.5 * 3600)
+    world.arm_ionet("destroy", "hang_after")
+    await world.engine.reservations.release(P1, made.reservation.id)
+    while world.alive():
+        await world.sleep(1)
+    await world.kill()
+    await world.sleep(1200)
+    await world.start()
+    await world.sleep(600)
+    assert (await world.lease()).state is LeaseState.RELEASED
+
+
+def test_a_refund_counts_from_the_end_that_the_marketplace_tells_if_no_destroy_was_answered():
+    async def story(world: IoNetWorld) -> None:
+        await destroyed_before_a_crash(world)
+        [row] = world.market["instances"]
+        assert abs(await world.cost() - world.market["bill_micro_usd"]) <= row["price_per_hour"] * 2_000_000 / 60
+        await world.sums_are_right()
+
+    in_ionet_world(story, hours=3)
+
+
+def test_a_refund_is_not_overestimated_if_the_marketplace_does_not_tell_the_end(monkeypatch: pytest.MonkeyPatch):
+    async def unreadable(*_: object) -> None:
+        raise ProviderUnavailable("the read failed")
+
+    monkeypatch.setattr(IoNet, "used", unreadable)
+
+    async def story(world: IoNetWorld) -> None:
+        await destroyed_before_a_crash(world)
+        [row] = world.market["instances"]
+        more = await world.cost() - world.market["bill_micro_usd"]
+        assert 0 < more <= row["price_per_hour"] * 30_000_000 / 60
         await world.sums_are_right()
 
     in_ionet_world(story, hours=3)

@@ -7,7 +7,7 @@ secret. Nothing is sent twice: the engine decides what is tried again.
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gpuproxy.model.demands import LaunchSpec
@@ -199,6 +199,10 @@ class Moon:
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         """Not possible."""
         raise NotSupported(f"{CAPABILITIES.missing['extend']}: {instance_id}, {hours} hours")
+
+    async def used(self, instance_id: InstanceId) -> timedelta | None:
+        """Not possible: nothing is paid in advance."""
+        raise NotSupported(f"{CAPABILITIES.missing['extend']}: {instance_id}")
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """Not possible."""

@@ -203,6 +203,11 @@ class IoNet:
         ):
             raise unknown(reply, again=False)
 
+    async def used(self, instance_id: InstanceId) -> timedelta | None:
+        """The minutes that the deployment was served; None before it has ended, and once io.net has forgotten it."""
+        found = await self._read(instance_id)
+        return found.served if found is not None and found.ended else None
+
     async def start(self, instance_id: InstanceId) -> None:
         """Not possible."""
         raise NotSupported(f"{MISSING['stop_start']}: {instance_id}")

@@ -86,6 +86,8 @@ class Deployment:
     instance: ListedInstance
     status: str
     """io.net's word, in lower case with spaces."""
+    served: timedelta | None = None
+    """How long it ran, in whole minutes; None if the answer does not tell it."""
 
     @property
     def ended(self) -> bool:
@@ -204,7 +206,7 @@ def _read(
         created_at=_moment(wire.created_at),
         booking=None if until is None else Booking(until=until, paid=paid),
     )
-    return Deployment(instance=instance, status=word), trouble
+    return Deployment(instance=instance, status=word, served=_served(wire.compute_minutes_served)), trouble
 
 
 def _label(wire: WireDeployment, *, mended: bool) -> tuple[str | None, str]:
@@ -220,6 +222,12 @@ def _until(remaining: float | None, now: datetime) -> datetime | None:
     if remaining is None or not isfinite(remaining) or remaining > _MOST_MINUTES:
         return None
     return now + timedelta(minutes=max(0.0, remaining))
+
+
+def _served(minutes: float | None) -> timedelta | None:
+    if minutes is None or not 0 <= minutes <= _MOST_MINUTES:
+        return None
+    return timedelta(minutes=minutes)
 
 
 def _rate(paid: Micro | None, served: float | None, remaining: float | None) -> Micro | None:

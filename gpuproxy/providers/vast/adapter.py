@@ -7,7 +7,7 @@ destroys keep their intervals here. The caller paces creates, because it may run
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from math import ceil
 from urllib.parse import quote, urlencode
@@ -259,6 +259,10 @@ class VastAi:
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         """Not possible: machines are billed by use."""
         raise NotSupported(f"{_MISSING['extend']}: {instance_id}, {hours} hours")
+
+    async def used(self, instance_id: InstanceId) -> timedelta | None:
+        """Not possible: machines are billed by use."""
+        raise NotSupported(f"{_MISSING['extend']}: {instance_id}")
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:
         """The last `lines` lines. The host uploads its log to a URL, which is polled without the API key."""
