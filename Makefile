@@ -32,7 +32,7 @@ check: setup ## style, types, layers, sizes, generated files: everything except 
 	@scripts/check
 
 test: setup ## all tests, a sample of the cases of some (make seeds has all); ARGS="--shuffle" for another order, ARGS=tests/rental for some; LOOP=uvloop; STORE=postgres
-	@$(VENV)/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 5 --dist worksteal $(ARGS)
 
 unit: setup ## the fast tests: no processes, no long runs
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal --unit $(ARGS)

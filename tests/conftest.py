@@ -3,7 +3,8 @@
 --unit       without the tests that start processes or tell long stories: those of `_LONG_ROOMS`, and marked `long`
 --all-seeds  a test marked `seeds(few, all)` gets the argument `seed` from range(all) instead of range(few);
              of a test marked `sampled(n)`, all cases run instead of every n-th (of `sampled(0)`: none)
---every N    of the tests that remain, every N-th
+--every N    of the tests that remain, every N-th, from the first one
+--begin K    with --every: from the K-th one (0 is the first); without K a random one, which is said
 --shuffle N  modules, and the tests of each, in an order that depends on N alone; without N a random one, which is said
 
 With TEST_STORE=postgres in the environment (make test STORE=postgres), stories in virtual time use PostgreSQL.
@@ -28,15 +29,18 @@ from gpuproxy.adapters import logs
 
 _TESTS = Path(__file__).resolve().parent
 _LONG_ROOMS = frozenset({"system", "simulation", "vastai_cli"})
-_ANY_SEED = -1
+_ANY = -1
+_DRAWN = {"shuffle": 1_000_000, "begin": 1_000}
+"""Options whose value may be drawn, and below which number."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--unit", action="store_true", help="without tests of processes and long stories")
     parser.addoption("--all-seeds", action="store_true", help="tests that repeat a rule over seeds or cases, all of it")
     parser.addoption("--every", type=int, default=1, metavar="N", help="every N-th test only, the same ones each time")
+    parser.addoption("--begin", nargs="?", type=int, const=_ANY, default=0, metavar="K", help="--every: from which on")
     parser.addoption(
-        "--shuffle", nargs="?", type=int, const=_ANY_SEED, metavar="SEED", help="modules and tests in another order"
+        "--shuffle", nargs="?", type=int, const=_ANY, metavar="SEED", help="modules and tests in another order"
     )
 
 
@@ -46,9 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")
     config.addinivalue_line("markers", "seeds(few, all): the rule is tried with so many seeds")
     config.addinivalue_line("markers", "sampled(n): every n-th case of the test runs (0: none); with --all-seeds, each")
-    if config.option.shuffle == _ANY_SEED:  # a worker reads the command line again, and gets the controller's seed
-        shared = getattr(config, "workerinput", {}).get("shuffle")
-        config.option.shuffle = random.SystemRandom().randrange(1_000_000) if shared is None else shared
+    for name, below in _DRAWN.items():
+        if getattr(config.option, name) == _ANY:  # a worker reads the command line again, and gets what was drawn
+            shared = getattr(config, "workerinput", {}).get(name)
+            setattr(config.option, name, random.SystemRandom().randrange(below) if shared is None else shared)
 
 
 def _use_loop(name: str) -> None:
@@ -64,8 +69,8 @@ def _use_loop(name: str) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """All workers of pytest-xdist must collect the tests in the same order."""
-    node.workerinput["shuffle"] = node.config.option.shuffle
+    """All workers of pytest-xdist must collect the same tests in the same order."""
+    node.workerinput |= {name: getattr(node.config.option, name) for name in _DRAWN}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -84,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         items[:] = kept
     if config.option.every > 1:
-        kept = items[:: config.option.every]
+        kept = items[config.option.begin % config.option.every :: config.option.every]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
     if config.option.shuffle is not None:
@@ -96,6 +101,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not config.option.all_seeds:
         terminalreporter.write_line("a fixed sample of the tests marked `seeds` or `sampled`; make seeds runs all")
+    if config.option.every > 1:
+        chosen = f"--every {config.option.every} --begin {config.option.begin % config.option.every}"
+        terminalreporter.write_line(f"a part of the tests: {chosen}")
     if config.option.shuffle is not None:
         terminalreporter.write_line(f"in the order of --shuffle {config.option.shuffle}")
 

@@ -24,7 +24,7 @@ import pytest
 
 from gpuproxy.store.postgres import schema
 from gpuproxy.store.postgres.database import PostgresDatabase
-from gpuproxy.store.postgres.dialect import translate
+from gpuproxy.store.postgres.dialect import pieces
 
 _SETTINGS = {
     "full_page_writes": "off",
@@ -220,6 +220,11 @@ def named(db: PostgresDatabase, sql: str, params: Sequence[Any] = ()) -> list[di
     """The same, each row by the names of its columns."""
     cursor = db._writer._connected().execute(translate(sql), params)
     return cursor.fetchall() if cursor.description else []
+
+
+def translate(sql: str) -> str:
+    """A statement of the repositories in PostgreSQL's words, with psycopg's `%s` for each parameter."""
+    return "%s".join(piece.replace("%", "%%") for piece in pieces(sql))
 
 
 def insert(db: PostgresDatabase, table: str, values: Sequence[dict[str, Any]]) -> None:

@@ -74,8 +74,8 @@ def _table(words: Sequence[str], answer: pb.GetCostReportResponse) -> str:
 
 
 def _bar(amount: float, most: float) -> str:
-    """A bar, at least one character long for any cost; a blank for a refund or nothing."""
-    return "#" * max(1, round(_BAR * amount / most)) if amount > 0 else " "
+    """A bar, at least one character long for any cost that is shown; a blank for a refund or nothing."""
+    return "#" * max(1, round(_BAR * amount / most)) if round(amount, 4) > 0 else " "
 
 
 def _csv(words: Sequence[str], rows: Sequence[pb.CostReportRow]) -> str:

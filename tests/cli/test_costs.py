@@ -1,5 +1,7 @@
 """`gpuproxy costs`: a table with bars, and CSV that no spreadsheet executes."""
 
+from gpuproxy.cli import costs
+from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import Run
 
 
@@ -11,6 +13,12 @@ def test_a_table_has_a_bar_for_each_day_and_the_total(run: Run) -> None:
     ]  # fmt: skip
     assert [line.count("#") for line in lines[1:4]] == [30, 8, 0]
     assert lines[4:] == ["total $4.5000", "surplus $0.2500: machines that appeared after they had been given up"]
+
+
+def test_an_amount_that_is_shown_as_nothing_has_no_bar() -> None:
+    rows = [pb.CostReportRow(keys={"day": "2026-06-12"}, amount=amount) for amount in (0.00004, 0.0001, 0.0)]
+    table = costs._table(["day"], pb.GetCostReportResponse(rows=rows, total=0.00014))
+    assert [line.count("#") for line in table.splitlines()[1:4]] == [0, 30, 0]
 
 
 def test_csv_is_quoted_and_a_formula_begins_with_an_apostrophe(run: Run) -> None:

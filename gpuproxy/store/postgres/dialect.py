@@ -2,7 +2,7 @@
 
 The repositories write SQL that both databases understand, so only this differs:
 
-- `?` is `%s`, and `%` is doubled.
+- `?` is where a parameter belongs: statements are cut there.
 - `window` is a reserved word, so the column's name is quoted.
 - `a CROSS JOIN b ON ...` makes SQLite read `a` first. PostgreSQL chooses the order itself: `a JOIN b ON ...`.
 - The largest of several values: `max(a, b)` is `greatest(a, b)`, and `min(a, b)` is `least(a, b)`. The values must not
@@ -17,7 +17,7 @@ The repositories write SQL that both databases understand, so only this differs:
 import re
 from functools import lru_cache
 
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\?|%")
+_TOKEN = re.compile(r"'(?:[^']|'')*'|\?")
 _WORDS = (
     (re.compile(r"\bCROSS JOIN\b"), "JOIN"),
     (re.compile(r"\bwindow\b"), '"window"'),
@@ -28,12 +28,6 @@ _WORDS = (
     (re.compile(r"\bIS NOT (?!NULL\b|DISTINCT\b)"), "IS DISTINCT FROM "),
 )
 _CALL = re.compile(r"\b(max|min)\(")
-
-
-@lru_cache(maxsize=2048)
-def translate(sql: str) -> str:
-    """The statement for PostgreSQL, with `%s` for each parameter."""
-    return _TOKEN.sub(_token, _worded(sql))
 
 
 @lru_cache(maxsize=2048)
@@ -51,11 +45,6 @@ def _worded(sql: str) -> str:
     for pattern, words in _WORDS:
         sql = pattern.sub(words, sql)
     return _with_calls(sql)
-
-
-def _token(found: re.Match[str]) -> str:
-    text = found[0]
-    return "%s" if text == "?" else text.replace("%", "%%")
 
 
 def _with_calls(sql: str) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from gpuproxy.store.postgres.dialect import translate
 from gpuproxy.store.sqlite.database import SqliteTx
 from tests import databases, postgres
 from tests.simulation import markets, pools, story, takeover
@@ -33,7 +32,7 @@ def test_the_statements_of_a_story_are_understood(told: Any, monkeypatch: pytest
     with psycopg.connect(postgres.fresh(), autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
         for sql, params in seen.items():
             try:
-                connection.execute(f"EXPLAIN {translate(sql)}", params)
+                connection.execute(f"EXPLAIN {postgres.translate(sql)}", params)
             except psycopg.Error as error:
                 wrong.append(f"{error}: {sql}")
     assert not wrong
@@ -58,4 +57,4 @@ def test_the_statements_of_a_story_are_understood(told: Any, monkeypatch: pytest
     ],
 )  # fmt: skip
 def test_a_statement_is_translated(sql: str, translated: str):
-    assert translate(sql) == translated
+    assert postgres.translate(sql) == translated
