@@ -53,12 +53,19 @@ def _check(connection: Connection, amount: float) -> None:
         raise SystemExit(1)
 
 
-@click.group("limits", invoke_without_command=True)
-@click.pass_context
-def limits(context: click.Context) -> None:
-    """List the spending limits, or set one."""
-    if context.invoked_subcommand is None:
-        context.invoke(listed)
+class _ListByDefault(click.Group):
+    """Without the name of a command, the arguments are those of `list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        if not named and not ctx.resilient_parsing:  # a completion of nothing offers the commands
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("limits", cls=_ListByDefault)
+def limits() -> None:
+    """List the spending limits, or set one. Without a command: list."""
 
 
 @limits.command("list")

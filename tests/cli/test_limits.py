@@ -78,6 +78,25 @@ def test_without_limits_it_says_how_to_set_one(run: Run) -> None:
         assert run(*words).stdout == "There are no spending limits. An admin sets one: gpuproxy limits set 24h 50\n"
 
 
+@pytest.mark.parametrize("words", [["limits", "--json"], ["limits", "list", "--json"]])
+def test_the_list_is_json_with_or_without_its_word(run: Run, world: Limited, words: list[str]) -> None:
+    world.limits = [pb.SpendingLimit(window="24h", scope="global", limit=50)]
+    [limit] = json.loads(run(*words).stdout)["limits"]
+    assert (limit["window"], limit["limit"]) == ("24h", 50)
+
+
+def test_an_option_that_limits_does_not_have_is_named(run: Run) -> None:
+    told = run("limits", "--wrong")
+    assert told.exit_code == 2
+    assert "--wrong" in told.stderr
+
+
+def test_the_help_of_limits_names_its_commands(run: Run) -> None:
+    shown = run("limits", "--help").stdout
+    assert "list" in shown
+    assert "set" in shown
+
+
 def test_the_table_says_window_limit_whom_it_limits_policy_and_where_it_comes_from(run: Run, world: Limited) -> None:
     world.limits = [
         pb.SpendingLimit(window="60min", limit=5, scope="global", policy="warn", setting="GUARDRAILS_MAX_60MIN_RATE"),
