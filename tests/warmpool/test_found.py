@@ -122,13 +122,19 @@ def test_an_unknown_volume_is_resolved_although_only_machines_are_left_of_the_ac
     in_world(story, boot_time=(3.0, 5.0))
 
 
+async def disabled_with_a_stopped_primary(world: World) -> PoolView:
+    """The pool before it was disabled and its primary stopped at the marketplace."""
+    await world.sleep(5)
+    before = await provisioned(world)
+    await world.engine.pools.disable(caller(world), 123)
+    world.sandbox.market.stop(instance(world, before.primary))
+    await world.sleep(60)
+    return before
+
+
 def test_a_stopped_primary_of_an_enabled_pool_is_started_once():
     async def story(world: World) -> None:
-        await world.sleep(5)
-        before = await provisioned(world)
-        await world.engine.pools.disable(caller(world), 123)
-        world.sandbox.market.stop(instance(world, before.primary))
-        await world.sleep(60)
+        await disabled_with_a_stopped_primary(world)
         await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
         await world.sleep(60)
         assert (await status(world)).pool.state is PoolState.ACTIVE
@@ -140,11 +146,7 @@ def test_a_stopped_primary_of_an_enabled_pool_is_started_once():
 @pytest.mark.parametrize("fault", ["reset_after", "status_500_after", "late_effect"])
 def test_a_primary_whose_start_was_carried_out_without_an_answer_goes_on_running(fault: str):
     async def story(world: World) -> None:
-        await world.sleep(5)
-        before = await provisioned(world)
-        await world.engine.pools.disable(caller(world), 123)
-        world.sandbox.market.stop(instance(world, before.primary))
-        await world.sleep(60)
+        before = await disabled_with_a_stopped_primary(world)
         world.arm("start", fault)
         await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
         await world.sleep(60)
