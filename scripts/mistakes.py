@@ -265,6 +265,18 @@ def head(tx: Tx, target: str) -> Delivery | None:
         'wire.cur_state == "stopped"',
     ),
     Mistake(
+        "a working primary is stopped because its start had no answer",
+        "warmpool/deciding.py",
+        "    if (noted := carried_out(s)) is not None:\n        return noted\n",
+        "    carried_out(s)\n",
+    ),
+    Mistake(
+        "a refund counts from the restart if the answer to the destroy was lost",
+        "reconcile/effects.py",
+        "        used = await self._used(lease, lease.instance_id)\n",
+        "        used = await self._used(lease, lease.instance_id) and None\n",
+    ),
+    Mistake(
         "a marketplace that does not answer counts as one that calls the primary dead",
         "warmpool/signals.py",
         "    _A.NO_OPINION: {_P.ANSWERS: _S.HEALTHY, _P.SILENT: _S.NONE,",
