@@ -222,8 +222,9 @@ class Effects:
             self._asked.pop(lease.id, None)
 
     async def _used(self, lease: Lease, instance_id: InstanceId) -> timedelta | None:
-        """How long a machine that is gone ran, if the refund depends on it and no destroy was answered."""
-        if lease.prepaid.refund_after is None or lease.pending.destroy_taken_at is not None:
+        """How long a destroyed machine ran, if the refund depends on it and no destroy was answered."""
+        answered = lease.state is not LeaseState.RELEASING or lease.pending.destroy_taken_at is not None
+        if answered or lease.prepaid.refund_after is None:
             return None
         try:
             return await self._provider.used(instance_id)
