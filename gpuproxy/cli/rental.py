@@ -227,7 +227,8 @@ def _stopped(connection: Connection, request_id: str, stop: Stop) -> None:
 
 def _line(outcome: pb.Outcome, machine: pb.GPUInstance | None, *, stopped: str = "") -> str:
     """One attempt in words. `stopped`: the id of the reservation whose call has been cancelled."""
-    what = f"{outcome.num_gpus} x {machine.gpu_model}" if machine else f"{outcome.num_gpus} x GPU"
+    model = f" x {machine.gpu_model}" if machine else " GPU" if outcome.num_gpus == 1 else " GPUs"
+    what = f"{outcome.num_gpus}{model}"
     line = f"#{outcome.attempt} {outcome.offer_id} on {outcome.host_id}, {what}: "
     line += (_stopped_state(outcome, stopped) if stopped else "") or _state(outcome, machine)
     if outcome.reason:

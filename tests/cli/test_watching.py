@@ -64,7 +64,7 @@ def test_a_create_that_waits_is_shown_as_waiting_and_any_other_as_being_rented(
     late.state, late.status_message = "pending", said
     world.reservations[0].outcomes.append(late)
     world.changed()
-    assert line_of(process) == f"#2 vast-2 on vast.ai/2, 1 x GPU: {shown}"
+    assert line_of(process) == f"#2 vast-2 on vast.ai/2, 1 GPU: {shown}"
     del world.reservations[0].outcomes[-1]
     held.go_on()
     assert line_of(process) == "#2 vast-2 on vast.ai/2, 1 x RTX 4090: reserved as 7002 for $0.31/h"
