@@ -266,9 +266,9 @@ def head(tx: Tx, target: str) -> Delivery | None:
     ),
     Mistake(
         "a working primary is stopped because its start had no answer",
-        "warmpool/deciding.py",
-        "    if (noted := carried_out(s)) is not None:\n        return noted\n",
-        "    carried_out(s)\n",
+        "reconcile/effects.py",
+        "    if pool_owned.was_started(tx, lease):\n",
+        "    if pool_owned.was_started(tx, lease) and not tx:\n",
     ),
     Mistake(
         "a refund counts from the restart if the answer to the destroy was lost",

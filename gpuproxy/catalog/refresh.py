@@ -86,6 +86,9 @@ class Catalog:
         self._numbers = count(1)
         self._followed: dict[ProviderName, int] = {}
         """The version of what another process has told that is in use here."""
+        self._read_now = {name: asyncio.Event() for name in names}
+        self._aged_at: float | None = None
+        """When a call first found that all offers had become too old while this process did not run."""
         self._publishing = asyncio.Lock()
         self._news = asyncio.Condition()
         self._snapshot = built([], encoders)
@@ -231,11 +234,16 @@ class Catalog:
             await self._wait_for(enough, self._started, self._first_wait)
 
     async def _answers_after_a_pause(self, asked: Sequence[Source]) -> None:
-        """Wait for offers if the known ones became too old only because this process did not run."""
+        """If offers are too old only because this process did not run, wait for new ones, once after each pause."""
         now = self._clock.monotonic()
         heard = {source.name for source in asked if source.heard is not None}
-        if any(name in heard and seconds <= self._stale_after for name, seconds in self._silent(asked, now)):
-            await self._wait_for(lambda: bool(self._usable(asked)), now, self._first_wait)
+        aged = [name for name, seconds in self._silent(asked, now) if name in heard and seconds <= self._stale_after]
+        if aged and self._aged_at is None:
+            self._aged_at = now
+            for name in aged:
+                self._read_now[name].set()
+        if aged and self._aged_at is not None:
+            await self._wait_for(lambda: bool(self._usable(asked)), self._aged_at, self._first_wait)
 
     async def _wait_for(self, so_far: Callable[[], bool], since: float, at_most: float) -> None:
         """Wait for so many seconds after `since`; as much longer as this process did not run in that time."""
@@ -254,8 +262,11 @@ class Catalog:
                 await guarded(partial(self._follow, source, self._shared), self._clock, f"catalog {source.name}")
                 await self._shared.changed(source.name, _FOLLOWED_SECONDS)
                 continue
+            self._read_now[source.name].clear()
             await guarded(partial(self.step, source.name), self._clock, f"catalog {source.name}")
-            await self._clock.sleep(self._pause_after(source))
+            with suppress(TimeoutError):
+                async with self._clock.timeout(self._pause_after(source)):
+                    await self._read_now[source.name].wait()
 
     async def _follow(self, source: Source, told: SharedCatalog) -> None:
         """Use what another process has read of a marketplace since the last look."""
@@ -368,6 +379,7 @@ class Catalog:
                 self._hidden |= each.hidden(snapshot)
         if batch is not None:
             source.heard, source.failures, source.pause = self._clock.monotonic(), 0, 0.0
+            self._aged_at = None
             await self._tell(source)
 
     async def _tell(self, source: Source) -> None:

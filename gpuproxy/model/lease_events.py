@@ -276,14 +276,15 @@ class Gone:
 
     checked_at: datetime | None = None
     used: timedelta | None = None
-    """How long it ran, as the marketplace charges it. Only if no destroy was answered; None: nobody knows."""
+    """How long it ran, as the marketplace charges it. Only if no destroy was accepted; None: nobody knows."""
     kind: ClassVar = LeaseEvent.GONE
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the facts of the event."""
         if self.used is not None and lease.prepaid.booked_until is not None:
-            began_at = lease.prepaid.booked_until - timedelta(hours=lease.prepaid.booked_hours)
-            lease = replace(lease, pending=replace(lease.pending, destroy_taken_at=began_at + self.used))
+            booked = timedelta(hours=lease.prepaid.booked_hours)
+            ended_at = lease.prepaid.booked_until - booked + min(self.used, booked)
+            lease = replace(lease, pending=replace(lease.pending, destroy_taken_at=ended_at))
         if self.checked_at is None:
             return lease
         checks = lease.pending.absent_checks + 1

@@ -169,19 +169,6 @@ class StopDue:
 
 
 @dataclass(frozen=True, slots=True)
-class StartDone:
-    """A start without an answer was carried out: the machine may run. A stop that is not its own, `stop_at`, stands."""
-
-    stop_at: datetime
-
-    def change(self, lease: Lease) -> Lease:
-        """The lease with the fact."""
-        if lease.pending.stop_at != self.stop_at:
-            return lease
-        return replace(lease, pending=replace(lease.pending, stop_at=None))
-
-
-@dataclass(frozen=True, slots=True)
 class KeepGpus:
     """Whether this server rents the machine's GPUs to nobody else while it is stopped."""
 
@@ -334,7 +321,6 @@ Fact = (
     | NotListed
     | Suspected
     | StopDue
-    | StartDone
     | KeepGpus
     | BootsAgain
     | BookingRead

@@ -30,6 +30,19 @@ def require_direct(tx: Tx, lease: Lease, action: Action) -> None:
         raise _refusal(lease, pool, action)
 
 
+def was_started(tx: Tx, lease: Lease) -> bool:
+    """Whether a machine that a listing shows running is to be stopped only because its pool's start had no answer.
+
+    Then the start was carried out, and the machine goes on, if the pool still wants it and its price is not too high.
+    """
+    pool = pools.of_ledger(tx, lease.reservation_id)
+    if pool is None or pool.wanted == "gone" or pool.unanswered != (lease.id, lease.pending.stop_at):
+        return False
+    incident = pools.open_incident(tx, pool.id)
+    wanted = lease.id in (pool.primary, incident.successor if incident is not None else None)
+    return wanted and lease.observed.price <= lease.creation.ceiling
+
+
 def require_no_pool(reservation: Reservation) -> None:
     """Raise FailedPrecondition (IN_WARM_POOL) for a reservation that has the machines of a warm pool."""
     if reservation.kind == "pool":

@@ -19,7 +19,7 @@ from gpuproxy.model.labels import Signer
 from gpuproxy.model.lease_events import Ended, Gone, Ready, Reappeared, Vanished
 from gpuproxy.model.lease_facts import DestroyAnswer, DestroySent, Missing, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, InstanceId, Lease, LeaseId, LeaseKind, LeaseState, SshAddress
-from gpuproxy.outcomes import record
+from gpuproxy.outcomes import pool_owned, record
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import Clock, Database, ListedInstance, Probe, Provider, Tx
 from gpuproxy.ports.pacing import MARGIN
@@ -223,8 +223,7 @@ class Effects:
 
     async def _used(self, lease: Lease, instance_id: InstanceId) -> timedelta | None:
         """How long a destroyed machine ran, if the refund depends on it and no destroy was answered."""
-        answered = lease.state is not LeaseState.RELEASING or lease.pending.destroy_taken_at is not None
-        if answered or lease.prepaid.refund_after is None:
+        if lease.state is not LeaseState.RELEASING or lease.prepaid.refund_after is None or _was_taken(lease):
             return None
         try:
             return await self._provider.used(instance_id)
@@ -335,10 +334,15 @@ def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState, used: timedelta | Non
     """Neither a listing nor a read shows the machine: record how it ended, unless the lease has changed since."""
     lease = leases.get(tx, lease_id)
     if lease.state is was is LeaseState.RELEASING:
-        leases.advance(tx, lease, Gone(used=used if lease.pending.destroy_taken_at is None else None))
+        leases.advance(tx, lease, Gone(used=None if _was_taken(lease) else used))
     elif lease.state is was:
         leases.advance(tx, lease, Ended() if ended_by_itself(lease, tx.now()) else Vanished())
     return True
+
+
+def _was_taken(lease: Lease) -> bool:
+    """Whether a destroy was accepted. That there is no such machine does not tell when it was destroyed."""
+    return lease.pending.destroy_taken_at not in (None, lease.pending.gone_said_at)
 
 
 def _still_there(tx: Tx, lease_id: LeaseId) -> bool:
@@ -355,6 +359,9 @@ def _is_to_stop(tx: Tx, lease_id: LeaseId) -> bool:
     """True when a stop is due now; also schedules the next one."""
     lease, now = leases.get(tx, lease_id), tx.now()
     if lease.state not in RENTED or lease.pending.stop_at is None or lease.pending.stop_at > now:
+        return False
+    if pool_owned.was_started(tx, lease):
+        leases.note(tx, lease, StopDue(None))
         return False
     leases.note(tx, lease, StopDue(now + STOP_AGAIN))
     return True

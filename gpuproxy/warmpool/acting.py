@@ -7,12 +7,21 @@ process that was paused past its claim therefore stops before its next effect.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
-from gpuproxy.model.errors import FailedPrecondition, NoCapacity, OutcomeUnknown, ProviderError, Refusal
+from gpuproxy.model.errors import (
+    FailedPrecondition,
+    NoCapacity,
+    OutcomeUnknown,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Refusal,
+)
 from gpuproxy.model.leases import InstanceId, Lease
-from gpuproxy.model.pools import Degraded, Pool, PoolEvent, PoolSecrets, PoolState
+from gpuproxy.model.pools import Degraded, LateStart, Pool, PoolEvent, PoolSecrets, PoolState
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.runtime import fencing
@@ -212,30 +221,29 @@ class Acting:
                     lambda tx: writing.start_committed(tx, scene, act, late, require=require, horizon=self.hold_ahead)
                 )
                 await self._provider(pool).start(InstanceId(lease.instance_id or ""))
-        except (OutcomeUnknown, TimeoutError) as error:
-            log.info("pool_start_unknown", pool=pool.id, lease=lease.id, error=str(error) or "no answer")
-            await write_until_committed(
-                self.db, self.clock, lambda tx: writing.start_unknown(tx, scene, act, require), lease.id
-            )
-        except (ProviderError, FailedPrecondition) as error:
-            why = (
-                "its GPUs are rented to another customer"
-                if isinstance(error, NoCapacity)
-                else str(error) or "no answer"
-            )
-            log.info("pool_start_failed", pool=pool.id, lease=lease.id, error=why)
-            text = f"machine {lease.instance_id} could not be started: {why}"
-            await write_until_committed(
-                self.db,
-                self.clock,
-                lambda tx: writing.start_withdrawn(tx, scene, act, late, text, require=require),
-                lease.id,
-            )
+        except (ProviderError, FailedPrecondition, TimeoutError) as error:
+            outcome = self._not_started(act, scene, late, error, require)
         else:
-            await write_until_committed(
-                self.db, self.clock, lambda tx: writing.may_run(tx, scene, act, late, require), lease.id
-            )
+            outcome = partial(writing.may_run, scene=scene, act=act, late=late, require=require)
+        await write_until_committed(self.db, self.clock, outcome, lease.id)
         self.watches.nudge()
+
+    def _not_started(
+        self, act: Start, scene: Scene, late: LateStart, error: Exception, require: Callable[[Tx], None]
+    ) -> Callable[[Tx], None]:
+        """What is recorded after a start that failed. If a repeat was not sent, the first one still has no answer."""
+        lease, pool = act.lease, scene.pool
+        unsent = isinstance(error, (ProviderUnavailable, RateLimited))
+        earlier = any(each == lease.id and until > self.clock.now() for each, until in pool.late_starts)
+        if isinstance(error, (OutcomeUnknown, TimeoutError)) or (unsent and earlier):
+            log.info("pool_start_unknown", pool=pool.id, lease=lease.id, error=str(error) or "no answer")
+            return partial(writing.start_unknown, scene=scene, act=act, require=require)
+        why = str(error)
+        if isinstance(error, NoCapacity):
+            why = "its GPUs are rented to another customer"
+        log.info("pool_start_failed", pool=pool.id, lease=lease.id, error=why)
+        text = f"machine {lease.instance_id} could not be started: {why}"
+        return partial(writing.start_withdrawn, scene=scene, act=act, late=late, why=text, require=require)
 
     def _late(self, pool: Pool) -> timedelta:
         """How long after its intent a start may be carried out."""

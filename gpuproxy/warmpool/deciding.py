@@ -14,7 +14,7 @@ from gpuproxy.warmpool import drills
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
 from gpuproxy.warmpool.signals import Signal
-from gpuproxy.warmpool.tidying import carried_out, releasable, tidied
+from gpuproxy.warmpool.tidying import releasable, tidied
 
 MOST_TRIES = 3
 """Failed tries of one step of provisioning. After that, what was made is given back."""
@@ -25,8 +25,6 @@ def decide(s: Scene) -> Act:
     """The next act."""
     if s.pool.wanted == "gone":
         return _ending(s)
-    if (noted := carried_out(s)) is not None:
-        return noted
     if s.pool.wanted == "disabled" and s.pool.state is not PoolState.FAILOVER:
         return _disabling(s)
     if (tidying := tidied(s)) is not None:

@@ -1,8 +1,7 @@
-"""What a pool does in nearly every state: release what it does not need, note what unanswered starts did. Pure."""
+"""What a pool does in nearly every state: release what it does not need. Pure."""
 
 from dataclasses import replace
 
-from gpuproxy.model.lease_facts import StartDone
 from gpuproxy.model.leases import TERMINAL, Lease, LeaseId, LeaseState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.scene import Act, Change, Scene
@@ -37,23 +36,3 @@ def tidied(s: Scene) -> Act | None:
     if facts or unsent:
         return Change(reason="the pool does not need this any more", releases=tuple(facts), unsent=unsent)
     return None
-
-
-def carried_out(s: Scene) -> Act | None:
-    """Let a machine run if its start had no answer and a listing shows that it was carried out.
-
-    Otherwise it would be stopped while it works. One that costs more than it may is stopped.
-    """
-    wanted = {s.pool.primary, s.incident.successor if s.incident else None}
-    started = None if s.pool.unanswered is None else s.lease(s.pool.unanswered[0])
-    if s.pool.unanswered is None or started is None or started.id not in wanted:
-        return None
-    stop_at, price = s.pool.unanswered[1], started.observed.price
-    runs = started.state in (LeaseState.STARTING, LeaseState.ACTIVE) and price <= started.creation.ceiling
-    if not runs or started.pending.stop_at != stop_at:
-        return None
-    return Change(
-        reason=f"the start of machine {started.instance_id} was carried out",
-        pool=replace(s.pool, unanswered=None),
-        facts=((started.id, StartDone(stop_at)),),
-    )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,23 @@ from tests.markets import offer
 from tests.virtual_time import VirtualClock
 
 
+class Suspended:
+    """The clock of a computer that may sleep: timers stand still then, and the time that is told does not."""
+
+    scale = 1.0
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock, self.slept = clock, 0.0
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic() + self.slept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+
 @asynccontextmanager
-async def watched(clock: VirtualClock, street: Street, *, reading: bool = True) -> AsyncIterator[Catalog]:
+async def watched(clock: Any, street: Street, *, reading: bool = True) -> AsyncIterator[Catalog]:
     """A catalog of one account whose process measures its own lateness; `reading`: in the background."""
     lateness = Lateness(clock)
     catalog = catalog_of(clock, Account(street), lateness=lateness)
@@ -60,6 +76,38 @@ async def test_offers_that_aged_while_the_server_did_not_run_are_read_anew_first
         resumed = clock.monotonic()
         assert await ids(catalog) == ["vast-1"]
         assert clock.monotonic() - resumed <= 4
+
+
+@at_noon
+async def test_after_a_sleep_of_the_computer_the_first_call_has_the_marketplace_read_at_once(
+    clock: VirtualClock,
+) -> None:
+    sleeping = Suspended(clock)
+    street = Street(clock, [offer(1)], seconds_per_page=3)
+    async with watched(sleeping, street) as catalog:
+        assert await ids(catalog) == ["vast-1"]
+        await clock.sleep(2)
+        sleeping.slept = 3600.0
+        await clock.sleep(1)
+        resumed = clock.monotonic()
+        assert await asyncio.gather(ids(catalog), ids(catalog)) == [["vast-1"], ["vast-1"]]
+        assert clock.monotonic() - resumed <= 4
+        assert len(street.searches) == 2
+
+
+@at_noon
+async def test_calls_after_a_pause_wait_once_and_not_each(clock: VirtualClock) -> None:
+    sleeping, street = Suspended(clock), Street(clock, [offer(1)])
+    async with watched(sleeping, street) as catalog:
+        assert await ids(catalog) == ["vast-1"]
+        street.silent, sleeping.slept = True, 3600.0
+        await clock.sleep(1)
+        resumed = clock.monotonic()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await catalog.market(ANY)
+        assert clock.monotonic() - resumed <= 11
+        assert len(street.searches) == 2, "each call began a search"
 
 
 @at_noon

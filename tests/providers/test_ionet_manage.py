@@ -88,7 +88,7 @@ def test_a_failed_destroy_is_an_error_that_may_be_repeated(answer: Any, kind: ty
     ("now", "minutes"),
     [
         (detail(status="destroyed", compute_minutes_served=73), 73),
-        (detail(status="failed", compute_minutes_served=0), 0),
+        (detail(status="failed", compute_minutes_served=0), None),
         (detail(status="destroyed", compute_minutes_served=None), None),
         (detail(status="destroyed", compute_minutes_served=-1), None),
         (detail(status="destroyed", compute_minutes_served=1e300), None),

@@ -4,8 +4,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import Degraded, PoolSpec, PoolState, PoolView
@@ -141,23 +139,6 @@ def test_a_stopped_primary_of_an_enabled_pool_is_started_once():
         assert world.calls("start") == 1
 
     in_world(story, boot_time=(3.0, 5.0), settings={"reconcile_interval": 5.0})
-
-
-@pytest.mark.parametrize("fault", ["reset_after", "status_500_after", "late_effect"])
-def test_a_primary_whose_start_was_carried_out_without_an_answer_goes_on_running(fault: str):
-    async def story(world: World) -> None:
-        before = await disabled_with_a_stopped_primary(world)
-        world.arm("start", fault)
-        await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
-        await world.sleep(60)
-        running = instance(world, before.primary)
-        since = running.works_since
-        assert since is not None
-        await world.sleep(600)
-        assert running.works_since == since, "the working primary was stopped"
-        assert (await status(world)).pool.state is PoolState.ACTIVE
-
-    in_world(story, boot_time=(3.0, 5.0), settings={"reconcile_interval": 2.0})
 
 
 def test_a_call_whose_deadline_is_a_hair_away_ends():

@@ -225,7 +225,7 @@ def _until(remaining: float | None, now: datetime) -> datetime | None:
 
 
 def _served(minutes: float | None) -> timedelta | None:
-    if minutes is None or not 0 <= minutes <= _MOST_MINUTES:
+    if minutes is None or not 0 < minutes <= _MOST_MINUTES:  # 0 is also what is told of what never ran
         return None
     return timedelta(minutes=minutes)
 

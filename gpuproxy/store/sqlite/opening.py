@@ -14,7 +14,7 @@ _STATEMENTS = 1000
 """So many prepared statements are kept. The program has a few hundred, and to prepare one with triggers is slow."""
 
 _ATTEMPT_MS = 20
-"""So long SQLite itself waits for a lock of another process, at first 1 ms, then longer. The database asks again."""
+"""So long SQLite itself waits for a server's lock, at first 1 ms, then longer. A command asks again (`_begin`)."""
 
 
 def open_writer(path: str, location: DatabaseLocation | None, resources: ExitStack, *, alone: bool) -> SqliteUtils:
@@ -33,7 +33,8 @@ def open_writer(path: str, location: DatabaseLocation | None, resources: ExitSta
     _set_up(db)
     if location.locked:
         migrations.apply(db)
-    db.execute(f"PRAGMA busy_timeout={_ATTEMPT_MS}")
+    if not alone:
+        db.execute(f"PRAGMA busy_timeout={_ATTEMPT_MS}")
     return db
 
 
