@@ -6,6 +6,7 @@ effect. Nothing here retries: the next pass repeats what failed.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -275,6 +276,10 @@ class Effects:
         self._changed()
 
     async def _release_stray(self, stray: Stray, claim: Claim) -> None:
+        with fencing.under(lambda: self._has(claim)), suppress(ClaimLost):
+            await self._stray_released(stray, claim)
+
+    async def _stray_released(self, stray: Stray, claim: Claim) -> None:
         try:
             alive = await self._provider.get(stray.instance.id)
         except ProviderError:
@@ -285,10 +290,7 @@ class Effects:
         if alive.booking is not None:
             stray = replace(stray, instance=replace(stray.instance, booking=alive.booking))
         account = (self._provider.name, self._provider.account)
-        try:
-            lease = await self._write(lambda tx: record.release_stray(tx, stray, account, self._kind), claim)
-        except ClaimLost:
-            return
+        lease = await self._write(lambda tx: record.release_stray(tx, stray, account, self._kind), claim)
         if lease is not None and lease.account != self._provider.account:
             await self._destroy_here(lease, stray)
         if lease is not None:

@@ -337,7 +337,7 @@ class AccountWatch:
             began_at = tx.now() - (self._clock.now() - listing.began_at)
             mark(tx, self._key, began_at, decided.live, rarely=self._db.exclusive)
             if not self._db.exclusive:
-                self.utils = utilisation.tell(tx, self._key, listing, self.utils)
+                tx.after_commit(partial(setattr, self, "utils", utilisation.tell(tx, self._key, listing, self.utils)))
         trouble = self._trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))

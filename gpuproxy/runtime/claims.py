@@ -26,6 +26,8 @@ T = TypeVar("T")
 _RESERVATION = "reservation:"
 CLAIM_SECONDS = 12.0
 """How long a claim lasts. A process that is not heard of for so long is replaced, at the latest a third of it later."""
+RENEW_AGAIN = 1.0
+"""Seconds after a renewal that failed. A database that is away for a moment must cost no claim."""
 RECOVERED_EVERY = CLAIM_SECONDS / 3
 """Seconds between two looks for calls whose process is gone."""
 _BELIEVED = 5 / 6
@@ -117,15 +119,17 @@ class HeldClaim:
         if self._seconds is None:
             return
         while self._claim is not None:
-            await guarded(lambda: self._kept(lost), self._clock, f"claim {self.name}")
-            await self._clock.sleep(self._seconds / 3)
+            if await guarded(lambda: self._kept(lost), self._clock, f"claim {self.name}", after_failure=RENEW_AGAIN):
+                await self._clock.sleep(self._seconds / 3)
 
-    async def _kept(self, lost: Callable[[], None]) -> None:
+    async def _kept(self, lost: Callable[[], None]) -> bool:
+        """True, unless it raised."""
         try:
             await self._db.write(self.renew)
         except ClaimLost:
             self.lose()
             lost()
+        return True
 
 
 class Claims:

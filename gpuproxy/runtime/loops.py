@@ -45,7 +45,9 @@ async def repeat_when_due(
                     await wakeups.wait()
 
 
-async def guarded(step: Callable[[], Awaitable[T]], clock: Clock, name: str) -> T | None:
+async def guarded(
+    step: Callable[[], Awaitable[T]], clock: Clock, name: str, *, after_failure: float = _AFTER_FAILURE
+) -> T | None:
     """Run one step. A failure is logged with its traceback and followed by a pause; it never ends the loop."""
     try:
         return await step()
@@ -53,8 +55,8 @@ async def guarded(step: Callable[[], Awaitable[T]], clock: Clock, name: str) -> 
         raise
     except Unavailable as error:
         log.warning("step_postponed", loop=name, reason=error.reason)
-        await clock.sleep(_AFTER_FAILURE)
+        await clock.sleep(after_failure)
     except Exception:
         log.exception("step_failed", loop=name)
-        await clock.sleep(_AFTER_FAILURE)
+        await clock.sleep(after_failure)
     return None

@@ -16,9 +16,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from gpuproxy.model.errors import ClaimLost
 from gpuproxy.ports import Clock, Database, FollowingClock, Tx
-from gpuproxy.runtime.claims import Claims, HeldClaim
+from gpuproxy.runtime.claims import RENEW_AGAIN, Claims, HeldClaim
 from gpuproxy.runtime.loops import guarded
 from gpuproxy.store import claims
 from gpuproxy.store.claims import Claim
@@ -109,13 +108,13 @@ class Sharing:
         if self._claims.seconds is None:
             return
         while True:
-            await guarded(self.step, self._clock, "sharing")
-            await self._clock.sleep(self._claims.seconds / 3)
+            if await guarded(self.step, self._clock, "sharing", after_failure=RENEW_AGAIN):
+                await self._clock.sleep(self._claims.seconds / 3)
 
-    async def step(self) -> None:
-        """One unit of work with all claims."""
+    async def step(self) -> bool:
+        """One unit of work with all claims. True, unless it raised."""
         if self._left:
-            return
+            return True
         began = self._clock.monotonic()
         before = {work.claim.name: work.claim.known for work in self.works}
         busy = {work.claim.name for work in self.works if work.is_busy()}
@@ -125,6 +124,7 @@ class Sharing:
         self.replicas, self.place = len(live), live.index(self._claims.owner)
         for work in self.works:
             self._note(work, before[work.claim.name], stored[work.claim.name], began)
+        return True
 
     async def leave(self) -> None:
         """Give everything up, because this process ends: the others need not wait until the claims are over."""
@@ -159,7 +159,7 @@ class Sharing:
         held = {work.claim.name: work.claim for work in self.works}
         stored: dict[str, Claim | None] = {}
         for name in names:
-            claim = self._renewed(tx, before[name])
+            claim = self._renewed(tx, before[name], rows.get(name))
             if claim is None:
                 if wanted[name] == owner or self._is_left(rows.get(name), now):
                     claim = claims.take(tx, name, owner, seconds)
@@ -171,13 +171,11 @@ class Sharing:
         self._exchange(tx, live.index(owner))
         return now, stored, live
 
-    def _renewed(self, tx: Tx, claim: Claim | None) -> Claim | None:
-        if claim is None:
+    def _renewed(self, tx: Tx, claim: Claim | None, row: Claim | None) -> Claim | None:
+        """The claim with a new end; None if it is lost. A lost one must not be renewed: the whole unit would fail."""
+        if claim is None or row is None or (row.owner, row.fence) != (claim.owner, claim.fence):
             return None
-        try:
-            return claims.renew(tx, claim, self._claims.seconds)
-        except ClaimLost:
-            return None
+        return claims.renew(tx, claim, self._claims.seconds)
 
     def _is_left(self, row: Claim | None, now: datetime) -> bool:
         """Whether work is free for so long that whoever should do it seems not to know it."""

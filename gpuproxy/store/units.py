@@ -40,8 +40,9 @@ class UnitTx:
         return self._run(sql, params)[0]
 
     def write(self, sql: str, params: Sequence[Any] = (), *, otherwise: Exception | None = None) -> None:
-        """Run a statement whose result nobody needs. `otherwise` is raised if it changes no row."""
+        """Run a statement whose result nobody needs. If it changes no row, the unit fails with `otherwise`."""
         if self.execute(sql, params) == 0 and otherwise is not None:
+            self.failure = otherwise
             raise otherwise
 
     def ahead(self, sql: str, params: Sequence[Any] = ()) -> None:

@@ -8,11 +8,11 @@ from itertools import pairwise, product
 import pytest
 
 from gpuproxy.model.errors import ClaimLost, Unavailable
-from gpuproxy.ports import Tx
+from gpuproxy.ports import Database, Tx
 from gpuproxy.runtime.claims import CLAIM_SECONDS, ClaimedDatabase, Claims
 from gpuproxy.runtime.sharing import Sharing, Work, assigned
 from gpuproxy.store import claims, meta
-from gpuproxy.store.sqlite.database import SqliteDatabase
+from tests import databases
 from tests.mortal import Life, MortalDatabase
 from tests.virtual_time import VirtualClock, run_virtual
 
@@ -48,7 +48,7 @@ def test_the_work_of_a_dead_process_goes_to_those_that_live() -> None:
 
 
 class _Process:
-    def __init__(self, db: SqliteDatabase, clock: VirtualClock, name: str, works: list[str]) -> None:
+    def __init__(self, db: Database, clock: VirtualClock, name: str, works: list[str]) -> None:
         self.life = Life()
         self.db = MortalDatabase(db, self.life, lambda: 0.0, lambda: None, exclusive=False)
         made = Claims(self.db, clock, name)
@@ -59,8 +59,8 @@ class _Process:
         return {work for work, claim in self.claims.items() if claim.is_held()}
 
 
-def _database(clock: VirtualClock) -> SqliteDatabase:
-    return SqliteDatabase(":memory:", clock.now, threads=False)
+def _database(clock: VirtualClock) -> Database:
+    return databases.opened(clock.now)
 
 
 def test_a_process_that_cannot_reach_the_database_stops_believing_before_its_claim_is_over() -> None:
@@ -184,6 +184,47 @@ def test_busy_work_stays_until_it_is_not_busy_any_more() -> None:
     run_virtual(story)
 
 
+def test_a_process_that_lost_one_claim_keeps_the_others_and_takes_more() -> None:
+    async def story(clock: VirtualClock) -> None:
+        db = _database(clock)
+        works = ["account:1", "account:2"]
+        first, second = (_Process(db, clock, name, works) for name in ("a", "b"))
+        await first.sharing.step()
+        assert first.held() == set(works)
+        taken = next(iter(second.claims.values()))
+        await clock.sleep(CLAIM_SECONDS + 1)
+        await db.write(taken.take)
+        for _ in range(3):
+            await first.sharing.step()
+        assert first.held() == set(works) - {"account:1"}
+        await clock.sleep(CLAIM_SECONDS + 1)
+        for _ in range(3):
+            await first.sharing.step()
+        assert first.held() == set(works)
+
+    run_virtual(story)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.5])
+def test_a_database_that_is_away_for_a_moment_costs_no_claim(seconds: float) -> None:
+    async def story(clock: VirtualClock) -> None:
+        process = _Process(_database(clock), clock, "a", ["ledger"])
+        running = asyncio.create_task(process.sharing.run())
+        call = process.claims["ledger"]
+        await clock.sleep(CLAIM_SECONDS / 3 - 0.1)
+        keeping = asyncio.create_task(call.keep(lambda: None))
+        process.life.books_gone = True
+        await clock.sleep(seconds)
+        process.life.books_gone = False
+        for _ in range(100):
+            assert process.held() == {"ledger"}
+            await clock.sleep(0.25)
+        for task in (running, keeping):
+            task.cancel()
+
+    run_virtual(story)
+
+
 def test_a_commit_whose_answer_was_lost_leaves_one_owner() -> None:
     async def story(clock: VirtualClock) -> None:
         db = _database(clock)
@@ -201,6 +242,7 @@ def test_a_commit_whose_answer_was_lost_leaves_one_owner() -> None:
     run_virtual(story)
 
 
+@databases.sqlite_only
 def test_the_claims_of_one_process_alone_have_no_end() -> None:
     async def story(clock: VirtualClock) -> None:
         db = _database(clock)

@@ -51,6 +51,9 @@ T = TypeVar("T")
 
 _READERS = 4
 _WAIT_FOR_READER = 10.0
+_RECONNECTS_FOR = 3.0
+"""So long the pool tries to replace a broken connection. After that the next reader makes a new one: the pool itself
+would wait up to two minutes between attempts, also when the database is back."""
 
 
 class PostgresDatabase:
@@ -106,6 +109,7 @@ class PostgresDatabase:
                 conninfo(self._url), connection_class=LimitedConnection,
                 kwargs={"autocommit": True, "row_factory": dict_row}, configure=self._configure,
                 min_size=1, max_size=_READERS, timeout=_WAIT_FOR_READER, open=True, name="gpuproxy-readers",
+                reconnect_timeout=_RECONNECTS_FOR,
             )  # fmt: skip
             stack.callback(self._pool.close)
             self._readers = ThreadPoolExecutor(_READERS, "gpuproxy-reader")
