@@ -91,11 +91,11 @@ class Horizons:
             lease = leases.get(tx, due.lease.id)  # an earlier one may have ended it
             if lease.state not in RENTED:
                 continue
-            refusals = limits.refusing(tx, [due.wanted]) if due.wanted.rate > 0 else []
+            refusals = limits.refusing(tx, [due.wanted], quotas=False) if due.wanted.rate > 0 else []
             if refusals:
                 self._refused(tx, due, refusals)
             elif due.wanted.rate > 0:
-                limits.admit(tx, [due.wanted])
+                limits.save(tx, due.wanted)
             else:
                 limits.force(tx, due.wanted)
 
@@ -134,7 +134,7 @@ class Horizons:
     def _make_room(self, tx: Tx, over: Over, asking: Hold) -> None:
         """End the newest machines that the limit covers, until what they hold is enough for what is asked.
 
-        Only machines that are newer than the one that asks make room for it.
+        Only machines that are newer than the one that asks make room for it. One that was paid in advance makes none.
         """
         now, needed = micros(tx.now()), over.short
         span = over.span or over.limit.window.span(now)
@@ -145,7 +145,7 @@ class Horizons:
             amount = held(hold, over.limit.window, span, now, partial(_past, tx))
             if lease.state is LeaseState.RELEASING or (_stops(lease) and lease.state is not LeaseState.PARKED):
                 needed -= amount  # it makes room by itself
-            elif _may_be_ended(lease) and _age(hold) > _age(asking):
+            elif amount > 0 and _may_be_ended(lease) and _age(hold) > _age(asking):
                 candidates.append((lease, amount))
         for lease, amount in candidates:
             if needed <= 0:

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from gpuproxy.model.bookings import HOUR
+from gpuproxy.model.errors import FailedPrecondition
 from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import LIVE, RENTED, Lease, LeaseState
-from gpuproxy.model.limits import BudgetExceeded, Hold
+from gpuproxy.model.limits import BudgetExceeded, Hold, Over
 from gpuproxy.model.money import Micro, accrued
 from gpuproxy.model.reasons import Reason
 from gpuproxy.outcomes import record
@@ -118,10 +119,16 @@ def admit_booking(tx: Tx, lease: Lease, amount: Micro, until: datetime) -> None:
         hold, rate=rate, peak=max(hold.peak, rate), booked=amount, paid_until=ends, until=max(hold.until, ends),
         lead=max(hold.lead, limits.booked_ahead(hours)),
     )  # fmt: skip
-    if limits.asks_for_more(tx, hold, changed):
-        limits.admit(tx, [changed])
-    else:
+    if not limits.asks_for_more(tx, hold, changed):
         limits.force(tx, changed)
+        return
+    refusals = limits.refusing(tx, [changed], quotas=False)
+    if refusals and not (lease.expires_at is None and _may_go_on(refusals)):
+        raise BudgetExceeded(refusals[0])
+    if refusals:
+        limits.force(tx, changed)
+    else:
+        limits.save(tx, changed)
 
 
 def admit_takeover(tx: Tx, old: Lease | None, made: Lease, horizon: timedelta) -> None:
@@ -135,8 +142,9 @@ def admit_takeover(tx: Tx, old: Lease | None, made: Lease, horizon: timedelta) -
 def followed_price(tx: Tx, old: Lease, new: Lease) -> None:
     """Hold more after the price of a machine has risen, or after it started without a call. Else it must not go on.
 
-    A new machine is released. One that was stopped is stopped again, and so is a pool's, because of its data. A volume
-    and the disk of a stopped machine are held whatever the limits say.
+    A machine is released. One that was stopped is stopped again, and so is a pool's, because of its data. A volume and
+    the disk of a stopped machine are held whatever the limits say, and so is a machine that was ready, if the policy of
+    each limit is `no_new`. A quota refuses only a machine that started without a call.
     """
     hold = limits.hold_of(tx, new.id)
     if hold is None or new.state not in RENTED or not hold.admitted:
@@ -147,15 +155,28 @@ def followed_price(tx: Tx, old: Lease, new: Lease) -> None:
     if new.kind == "volume" or new.state is LeaseState.PARKED:  # its data is kept, and it can't be stopped any more
         limits.force(tx, changed)
         return
+    woken = old.state is LeaseState.PARKED
     try:
-        limits.admit(tx, [changed])
-    except BudgetExceeded as refusal:
-        pool = owners.of(tx, new).kind == "pool"
-        if old.state is LeaseState.PARKED or pool:
-            leases.note(tx, new, StopDue(tx.now()))
-        else:
-            record.release(tx, new, Reason.BUDGET_EXCEEDED)
-        tx.after_commit(partial(money_log.limit_reached, refusal.over, f"the price of {new.id} has risen"))
+        refusals = limits.refusing(tx, [changed], quotas=woken)
+    except FailedPrecondition as refusal:
+        leases.note(tx, new, StopDue(tx.now()))
+        tx.after_commit(partial(money_log.quota_reached, new, str(refusal)))
+        return
+    if not refusals:
+        limits.save(tx, changed)
+        return
+    tx.after_commit(partial(money_log.limit_reached, refusals[0], f"the price of {new.id} has risen"))
+    if not woken and old.observed.ready_at is not None and _may_go_on(refusals):
+        limits.force(tx, changed)
+    elif woken or owners.of(tx, new).kind == "pool":
+        leases.note(tx, new, StopDue(tx.now()))
+    else:
+        record.release(tx, new, Reason.BUDGET_EXCEEDED)
+
+
+def _may_go_on(refusals: Sequence[Over]) -> bool:
+    """Whether what runs may go on, also above its limits."""
+    return all(over.limit.policy == "no_new" for over in refusals)
 
 
 def _dearer(hold: Hold, lease: Lease) -> Hold:

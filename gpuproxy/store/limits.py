@@ -57,7 +57,12 @@ def admit(tx: Tx, changes: Sequence[Hold]) -> None:
     if refusals := refusing(tx, changes):
         raise BudgetExceeded(refusals[0])
     for hold in changes:
-        _save(tx, hold)
+        save(tx, hold)
+
+
+def save(tx: Tx, change: Hold) -> None:
+    """Hold more money, of which `refusing` has just refused nothing in the same unit of work."""
+    _save(tx, change)
 
 
 def force(tx: Tx, change: Hold) -> None:
@@ -88,12 +93,17 @@ def check(tx: Tx, changes: Sequence[Hold], *, at_once: Sequence[Hold] | None = N
 
 
 def refusing(
-    tx: Tx, changes: Sequence[Hold], *, stored: bool = True, at_once: Sequence[Hold] | None = None
+    tx: Tx,
+    changes: Sequence[Hold],
+    *,
+    stored: bool = True,
+    at_once: Sequence[Hold] | None = None,
+    quotas: bool = True,
 ) -> list[Over]:
     """The limits that would be exceeded. Raises what a quota raises.
 
     `stored`: what is spent is stored with each limit, for the trigger that checks the holds again. `at_once`: see
-    `check`.
+    `check`. `quotas`: False for what goes on. A quota refuses what is new.
     """
     project, key_id = changes[0].project, changes[0].key_id
     spend_limits.quota_ahead(tx, project)
@@ -108,7 +118,8 @@ def refusing(
         before=[row for row in rows if row.lease_id in ids],
         after=changes,
     )
-    _check_quota(quota, project, holds if at_once is None else replace(holds, after=at_once))
+    if quotas:
+        _check_quota(quota, project, holds if at_once is None else replace(holds, after=at_once))
     strict = [each for each in limits if each.policy != "warn"]
     if strict and any(hold.rate <= 0 for hold in changes):
         raise without_price(project)

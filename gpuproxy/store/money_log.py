@@ -35,7 +35,7 @@ EVENTS = frozenset({
     "instance_rented", *_ENDS.values(), *_CHANGES.values(),
     "create_refused", "create_unknown", "create_disproved", "create_given_up", "lease_expired", "release_started",
     "release_requested", "booking_extended", "booking_refunded", "extension_refused", "extension_unknown",
-    "limit_near", "limit_reached",
+    "limit_near", "limit_reached", "quota_reached",
 })  # fmt: skip
 """The names of all events that this module can log."""
 
@@ -102,6 +102,11 @@ def extension_failed(lease: Lease, reason: Reason, error: str, *, unknown: bool 
     """Log that an extension was refused or not executed, or that nobody knows yet whether it was executed."""
     name = "extension_unknown" if unknown else "extension_refused"
     log.warning(name, **_of_booking(lease), reason=reason, error=error)
+
+
+def quota_reached(lease: Lease, why: str) -> None:
+    """A machine that started without a call is stopped again, because the quota of its project is used up."""
+    log.warning("quota_reached", project=lease.project, lease=lease.id, contract=lease.instance_id, why=why)
 
 
 def limit_reached(over: Over, why: str) -> None:

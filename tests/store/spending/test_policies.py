@@ -16,7 +16,7 @@ from gpuproxy.store import limits
 from gpuproxy.store.rows import micros
 from tests.store.spending.test_admission import DOLLAR, HOUR, limit, put, tried, usage
 from tests.warmpool.test_life import provisioned, status
-from tests.world import World, in_world
+from tests.world import VAST, World, in_world
 
 HORIZON = 600.0
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -191,3 +191,20 @@ def test_a_newer_pool_makes_no_room_for_an_older_machine_and_its_primary_and_vol
         assert len(attached) == 1
 
     story_of(story)
+
+
+async def rented(world: World, provider: str) -> Lease:
+    """A ready machine without an end at this marketplace."""
+    [lease] = (await world.reserve(1, providers=frozenset({provider}))).leases
+    await world.sleep(60)
+    return lease
+
+
+def test_a_machine_that_was_paid_in_advance_is_not_ended_for_room_that_it_does_not_make():
+    async def story(world: World) -> None:
+        old, new = [await rented(world, name) for name in (VAST, "io.net")]
+        await leave_for(world, 0, "release_newest")
+        assert await ended_in(world, 1200) == [old.id]
+        assert await states(world, [old, new]) == [S.RELEASED, S.ACTIVE]
+
+    in_world(story, prepaid_accounts=1, settings={"hold_horizon": HORIZON})
