@@ -124,12 +124,13 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
     if text:
         await _ensure_key(db, random, text, "admin")
         return text
+    text = key_text(random)
+    _keep(file, text)  # first: a key that is in the database and in no file would be lost
     if not db.exclusive and not await db.write(lambda tx: meta.claim(tx, meta.FIRST_ADMIN)):
+        _forget(file)
         log.info("admin_key_elsewhere", file=str(file), effect="another server has created the key of the first admin")
         return ""
-    text = key_text(random)
     await _ensure_key(db, random, text, "admin")
-    _keep(file, text)
     return text
 
 
@@ -157,14 +158,19 @@ async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
                 "REQUEST_ID_REUSED, which names its reservation."
             )
         text = base64.b64encode(random.secret(32)).decode()
-        await same_secrets.require_same(db, {same_secrets.DEMAND_KEY: base64.b64decode(text)})
         _keep(file, text)
+        with same_secrets.removed_if_refused(file):
+            await same_secrets.require_same(db, {same_secrets.DEMAND_KEY: base64.b64decode(text)})
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
         raise WrongDatabase(
             f"{file} does not contain a valid key: not started. Restore the file that was created with the database."
         ) from None
+
+
+def _forget(file: Path) -> None:
+    file.unlink(missing_ok=True)
 
 
 def _keep(file: Path, text: str) -> None:

@@ -53,9 +53,10 @@ async def _made(db: Database, file: Path) -> bytes | None:
         )
         return None
     key = Fernet.generate_key()
-    await same_secrets.require_same(db, {same_secrets.POOL_KEY: key})
     try:
         private_files.write_new(file, key.decode())
     except OSError as error:
         raise ConfigError(f"GPUPROXY_SECRETS_KEY_FILE: {file} can't be written: {error}: not started.") from error
+    with same_secrets.removed_if_refused(file):
+        await same_secrets.require_same(db, {same_secrets.POOL_KEY: key})
     return key

@@ -5,7 +5,9 @@ not start: it would take a repeated request_id for a new one, refuse the others'
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from gpuproxy.config.environment import ConfigError
 from gpuproxy.ports import Database, Tx
@@ -48,6 +50,19 @@ async def require_same(db: Database, secrets: Mapping[str, bytes], *, force: boo
     for setting, value in mine.items():
         if theirs[setting] != value:
             raise differs(setting, value, theirs[setting])
+
+
+@contextmanager
+def removed_if_refused(file: Path) -> Iterator[None]:
+    """Remove the file of a new secret again if other servers have another one by now.
+
+    The file comes before the database: a secret whose fingerprint is stored, and that no file has, would be lost.
+    """
+    try:
+        yield
+    except ConfigError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def differs(setting: str, mine: str, theirs: str) -> ConfigError:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuproxy.adapters import private_files
 from gpuproxy.app import deployment, same_secrets
 from gpuproxy.app.pool_secrets import secrets_key
 from gpuproxy.app.same_secrets import DEMAND_KEY, POOL_KEY
@@ -97,6 +98,45 @@ def test_servers_that_start_together_create_one_key_for_the_first_admin(tmp_path
         assert sum(bool(text) for text in texts) == 1
         rows = await servers[0].read(lambda tx: keys.listed(tx, None))
         assert [row.name for row in rows] == ["admin"]
+
+    run_virtual(story)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("secret", ["admin", "demand", "pools"])
+def test_a_start_that_can_not_write_a_new_secret_leaves_no_trace_of_it(
+    tmp_path: Path, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def made(db: Database) -> object:
+        if secret == "admin":
+            return await deployment.ensure_admin(db, SeededRandom(1), "", tmp_path / secret)
+        if secret == "demand":
+            return await deployment.fingerprint_key(db, SeededRandom(1), tmp_path / secret)
+        return await secrets_key(db, tmp_path / secret)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def story(_clock: VirtualClock) -> None:
+        (db,) = shared_by(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(private_files, "_write", full)
+            with pytest.raises((deployment.WrongDatabase, ConfigError)):
+                await made(db)
+        assert await made(db)
+        assert (tmp_path / secret).read_text()
+
+    run_virtual(story)
+
+
+def test_a_secret_that_another_server_has_made_in_the_meantime_leaves_no_file(tmp_path: Path) -> None:
+    async def story(_clock: VirtualClock) -> None:
+        servers = shared_by(2)
+        results = await asyncio.gather(
+            *(deployment.fingerprint_key(db, SeededRandom(n), tmp_path / f"key{n}") for n, db in enumerate(servers)),
+            return_exceptions=True,
+        )
+        assert sorted(type(each).__name__ for each in results) == ["ConfigError", "bytes"]
 
     run_virtual(story)
     assert len(list(tmp_path.iterdir())) == 1
