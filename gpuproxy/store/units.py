@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from gpuproxy.model.errors import StatementRefused
+from gpuproxy.model.errors import StatementRefused, Unavailable
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -198,8 +198,9 @@ class Watchers:
                     unit.done.set_exception(unit.error)
                 else:
                     unit.done.set_result(unit.result)
-            if unit.error is None:
+            if unit.error is None or isinstance(unit.error, Unavailable):  # then it may be committed nevertheless
                 self.wake(unit.topics)
+            if unit.error is None:
                 for call in unit.callbacks:
                     unit.context.run(_call_safely, call)
 

@@ -83,9 +83,15 @@ async def test_if_the_database_stays_silent_after_a_commit_its_outcome_is_unknow
     db = postgres.opened(wire.url, threads=True)
     assert await db.write(increment) == 1
 
+    def announced(tx: Tx) -> int:
+        tx.changed("number")
+        return increment(tx)
+
     wire.arm("all silent after")
-    with pytest.raises(Unavailable, match="not known whether the change was stored"):
-        await ended(db.write(increment))
+    async with db.watch("number") as wakeups:
+        with pytest.raises(Unavailable, match="not known whether the change was stored"):
+            await ended(db.write(announced))
+        await ended(wakeups.wait())  # nobody else tells this server of its own commit
     assert wire.made == 1
     wire.go_on()
     assert await db.write(increment) == 3  # it was stored
