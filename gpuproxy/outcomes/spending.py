@@ -132,11 +132,24 @@ def admit_booking(tx: Tx, lease: Lease, amount: Micro, until: datetime) -> None:
 
 
 def admit_takeover(tx: Tx, old: Lease | None, made: Lease, horizon: timedelta) -> None:
-    """Hold the price of a machine that takes over in a pool, out of what was held beside the old primary for that."""
+    """Hold the price of a machine that takes over in a pool, out of what was held beside the old primary for that.
+
+    It may be the old primary itself.
+    """
+    wanted = limits.wanted(tx, made, until_of(made, tx.now(), min(horizon, FAILOVER)))
     changes = []
-    if old is not None and (hold := limits.hold_of(tx, old.id)) is not None:
+    if old is not None and old.id == made.id:
+        wanted = replace(wanted, extra=0)
+    elif old is not None and (hold := limits.hold_of(tx, old.id)) is not None:
         changes.append(replace(hold, extra=0))  # first: the database adds up the holds after each row
-    limits.admit(tx, [*changes, limits.wanted(tx, made, until_of(made, tx.now(), min(horizon, FAILOVER)))])
+    limits.admit(tx, [*changes, wanted])
+
+
+def takeover_failed(tx: Tx, old: Lease | None, made: Lease) -> None:
+    """Hold again beside the old primary what was meant for a machine that was not started. The next one needs it."""
+    start_failed(tx, made)
+    if old is not None and old.id != made.id and (hold := limits.hold_of(tx, old.id)) is not None:
+        limits.force(tx, replace(hold, extra=max(hold.extra, failover_of(old))))
 
 
 def followed_price(tx: Tx, old: Lease, new: Lease) -> None:

@@ -149,10 +149,10 @@ def start_withdrawn(
 ) -> None:
     """The machine must stay stopped. The proof that it is follows before anything else is started."""
     require(tx)
-    lease = leases.get(tx, act.lease.id)
+    lease, pool = leases.get(tx, act.lease.id), pools.get(tx, scene.pool.id)
     if lease.state in RENTED:
-        spending.start_failed(tx, leases.note(tx, lease, StopDue(tx.now())))
-    pool = pools.get(tx, scene.pool.id)
+        old = leases.find(tx, pool.primary) if act.role == "successor" and pool.primary is not None else None
+        spending.takeover_failed(tx, old, leases.note(tx, lease, StopDue(tx.now())))
     pool = pools.save(tx, pool, _answered(pool, late))
     if act.role == "successor":
         incident = pools.open_incident(tx, pool.id)

@@ -9,6 +9,7 @@ from gpuproxy.billing import horizons
 from gpuproxy.model.leases import Lease, LeaseId, LeaseState
 from gpuproxy.model.limits import Hold, Over, Policy
 from gpuproxy.model.pools import Degraded, Incident, PoolEvent, PoolState, PoolView
+from gpuproxy.outcomes import spending
 from gpuproxy.outcomes.spending import FAILOVER, VOLUME_HORIZON
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, limits, pools
@@ -144,6 +145,41 @@ def test_a_failover_is_paid_for_out_of_what_is_held_beside_the_primary() -> None
         assert result.view.primary.id != view.primary.id  # type: ignore[union-attr]
         found = await usage(world, limit(1, "30d"))
         assert found.spent + found.held <= now.spent + now.held
+
+    story_of(story)
+
+
+async def exactly_what_is_spent_and_held(world: World) -> None:
+    now = await usage(world, limit(1, "30d"))
+    await put(world, limit((now.spent + now.held) / DOLLAR, "30d", policy="no_new"))
+
+
+def test_a_standby_that_does_not_start_gives_the_money_of_the_failover_back_to_the_pool() -> None:
+    async def story(world: World) -> None:
+        view = await a_pool(world)
+        assert view.primary is not None
+        assert view.standby is not None
+        held = await hold_of(world, view.primary)
+        primary, standby = view.primary, view.standby
+        await exactly_what_is_spent_and_held(world)
+        await world.db.write(lambda tx: spending.admit_takeover(tx, primary, standby, FAILOVER))
+        assert (await hold_of(world, primary)).extra == 0
+        await world.db.write(lambda tx: spending.takeover_failed(tx, primary, standby))
+        assert await hold_of(world, primary) == held
+        assert (await hold_of(world, standby)).rate == standby.observed.disk_price
+
+    story_of(story)
+
+
+def test_the_old_primary_is_started_again_with_the_money_of_the_failover() -> None:
+    async def story(world: World) -> None:
+        view = await a_pool(world)
+        assert view.primary is not None
+        primary = view.primary
+        await exactly_what_is_spent_and_held(world)
+        await world.db.write(lambda tx: spending.admit_takeover(tx, primary, primary, FAILOVER))
+        found = await hold_of(world, primary)
+        assert (found.rate, found.extra) == (primary.observed.price, 0)
 
     story_of(story)
 
