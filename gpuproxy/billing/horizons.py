@@ -70,7 +70,7 @@ class Horizons:
             lease = leases.find(tx, LeaseId(hold.lease_id))
             if lease is None or lease.expires_at is not None or lease.is_prepaid:
                 continue  # it is held until its end, or by its bookings
-            if lease.state not in RENTED:
+            if lease.state not in RENTED and lease.state is not LeaseState.UNKNOWN:
                 continue
             if lease.kind == "machine" and moment(hold.until) > now + self._margin:
                 continue
@@ -89,6 +89,8 @@ class Horizons:
     def _extend(self, tx: Tx) -> None:
         for due in self._due(tx):
             lease = leases.get(tx, due.lease.id)  # an earlier one may have ended it
+            if lease.state is LeaseState.UNKNOWN:  # it may cost money until it is found, or proven not to exist
+                limits.force(tx, due.wanted)
             if lease.state not in RENTED:
                 continue
             refusals = limits.refusing(tx, [due.wanted], quotas=False) if due.wanted.rate > 0 else []

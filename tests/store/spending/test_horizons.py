@@ -1,5 +1,6 @@
 """A machine without an end holds a rolling horizon, and ends by the policy before the money does."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,22 @@ def test_the_hold_of_a_machine_without_an_end_is_extended_while_it_runs():
         found = await usage(world)
         assert found.held == pytest.approx(lease.observed.price * left / 3600, rel=0.02)
         assert found.spent > 0
+
+    story_of(story)
+
+
+def test_a_create_of_unknown_outcome_is_held_for_as_long_as_it_is_unknown():
+    async def story(world: World) -> None:
+        world.arm("list", "status_500_before", times=0)
+        world.arm("create", "reset_after")
+        asking = asyncio.create_task(world.reserve(1, request_id="unknown", seconds=60))
+        await world.sleep(4 * HORIZON)
+        [lease] = await world.leases()
+        assert lease.state is S.UNKNOWN
+        found = await usage(world)
+        assert found.spent + found.held >= lease.observed.price * 4 * HORIZON / 3600
+        assert len(world.alive()) == 1
+        asking.cancel()
 
     story_of(story)
 
