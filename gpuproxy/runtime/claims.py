@@ -119,8 +119,8 @@ class HeldClaim:
         if self._seconds is None:
             return
         while self._claim is not None:
-            if await guarded(lambda: self._kept(lost), self._clock, f"claim {self.name}", after_failure=RENEW_AGAIN):
-                await self._clock.sleep(self._seconds / 3)
+            done = await guarded(lambda: self._kept(lost), self._clock, f"claim {self.name}", after_failure=0.0)
+            await self._clock.sleep(self._seconds / 3 if done else RENEW_AGAIN)
 
     async def _kept(self, lost: Callable[[], None]) -> bool:
         """True, unless it raised."""

@@ -93,6 +93,8 @@ class Sharing:
         """Work that was given up in vain, and until when it is kept: a reading of Clock.monotonic()."""
         self._exchange: Callable[[Tx, int], None] = lambda _tx, _place: None
         self._left = False
+        self._renewed_at = -math.inf
+        """When the last successful step began: a reading of Clock.monotonic()."""
 
     def exchange(self, unit: Callable[[Tx, int], None]) -> None:
         """Do `unit(tx, place)` in each unit of work of this object: it exchanges what processes keep in memory."""
@@ -108,13 +110,15 @@ class Sharing:
         if self._claims.seconds is None:
             return
         while True:
-            if await guarded(self.step, self._clock, "sharing", after_failure=RENEW_AGAIN):
-                await self._clock.sleep(self._claims.seconds / 3)
+            renewed_at = self._renewed_at
+            await guarded(self.step, self._clock, "sharing", after_failure=0.0)
+            done = self._left or self._renewed_at != renewed_at
+            await self._clock.sleep(self._claims.seconds / 3 if done else RENEW_AGAIN)
 
-    async def step(self) -> bool:
-        """One unit of work with all claims. True, unless it raised."""
+    async def step(self) -> None:
+        """One unit of work with all claims."""
         if self._left:
-            return True
+            return
         began = self._clock.monotonic()
         before = {work.claim.name: work.claim.known for work in self.works}
         busy = {work.claim.name for work in self.works if work.is_busy()}
@@ -124,7 +128,7 @@ class Sharing:
         self.replicas, self.place = len(live), live.index(self._claims.owner)
         for work in self.works:
             self._note(work, before[work.claim.name], stored[work.claim.name], began)
-        return True
+        self._renewed_at = began
 
     async def leave(self) -> None:
         """Give everything up, because this process ends: the others need not wait until the claims are over."""
