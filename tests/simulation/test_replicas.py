@@ -5,6 +5,7 @@ import pytest
 from gpuproxy.app import deployment
 from gpuproxy.runtime.claims import HeldClaim
 from gpuproxy.store import claims
+from gpuproxy.store.claims import Claim
 from tests.simulation import replicas, replicas_pools
 from tests.simulation.audit import Violation
 from tests.virtual_time import SkewedClock
@@ -35,8 +36,16 @@ def test_the_same_seed_gives_the_same_story_and_another_seed_another_one():
 
 @pytest.mark.sampled(0)
 def test_servers_that_do_not_check_their_claims_are_noticed(monkeypatch: pytest.MonkeyPatch):
+    had: dict[int, Claim] = {}
+
+    def not_lost(claim: HeldClaim) -> Claim | None:
+        """What this server had last: it never learns that it has lost it."""
+        if claim._claim is not None:
+            had[id(claim)] = claim._claim
+        return had.get(id(claim))
+
     monkeypatch.setattr(claims, "require", lambda _tx, _claim: None)
-    monkeypatch.setattr(HeldClaim, "claim", property(lambda self: self._claim))
+    monkeypatch.setattr(HeldClaim, "claim", property(not_lost))
     with pytest.raises(Violation, match="fence"):
         for seed in range(30):
             replicas.run(seed)
