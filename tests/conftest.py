@@ -15,6 +15,7 @@ import asyncio
 import gc
 import os
 import random
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -45,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in the background like this
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what the tests start would ignore Ctrl-C too
     _use_loop(os.environ.get("LOOP", "asyncio"))
     gc.set_threshold(20_000)  # the collected tests stay: looking for garbage among them is slow
     config.addinivalue_line("markers", "long: it takes a second or more, or starts a process; --unit leaves it out")

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from tests import postgres
+from tests.ports import free_port
 
 _CONFIG = """[databases]
 * = host={host} port={port} user=tester
@@ -42,7 +43,7 @@ def _port() -> int:
         if os.environ.get("CI"):
             pytest.fail("PgBouncer is not installed: apt-get install pgbouncer")
         pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
-    server, folder, port = postgres.server(), Path(tempfile.mkdtemp(prefix="gpx-pool-")), postgres.free_port()
+    server, folder, port = postgres.server(), Path(tempfile.mkdtemp(prefix="gpx-pool-")), free_port()
     config = folder / "pgbouncer.ini"
     config.write_text(_CONFIG.format(host=server.folder, port=server.port, listen=port, folder=folder))
     postgres.own(folder)

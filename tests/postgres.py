@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ import pytest
 from gpuproxy.store.postgres import schema
 from gpuproxy.store.postgres.database import PostgresDatabase
 from gpuproxy.store.postgres.dialect import pieces
+from tests.ports import free_port
 
 _SETTINGS = {
     "full_page_writes": "off",
@@ -81,13 +81,6 @@ def own(path: Path) -> None:
     """Give a path to the user of `unprivileged`."""
     if os.geteuid() == 0:
         shutil.chown(path, _user())
-
-
-def free_port() -> int:
-    """A port on loopback that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 at_end = ExitStack()

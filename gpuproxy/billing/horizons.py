@@ -10,7 +10,7 @@ machine is never a reason to release it: both are held whatever the limits say, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 _VOLUME_AGAIN = timedelta(days=1)
 """A volume's hold is extended by a day at least."""
+_LATE = timedelta(hours=1)
+"""How late a start may be carried out, where the marketplace has no known bound."""
 _STRICTNESS: tuple[Policy, ...] = ("no_new", "stop_newest", "release_newest")
 
 
@@ -56,12 +58,29 @@ class Horizons:
         self._horizon, self._margin = engine_limits.hold_ahead, engine_limits.hold_margin
 
     async def step(self) -> None:
-        """Extend all holds that are due."""
+        """Extend all holds that are due, and lower those of machines that stay stopped."""
         if await self._db.read(self._due):
             await self._db.write(self._extend)
+        if await self._db.read(self._stay_stopped):
+            await self._db.write(self._hold_their_disks)
         self.usages, levels = await self._db.read(_changed_levels)
         if levels:
             await self._db.write(lambda tx: _note_levels(tx, levels))
+
+    def _stay_stopped(self, tx: Tx) -> list[Lease]:
+        """The machines whose GPUs are still held after a start that failed or was cancelled, and can't happen now."""
+        found = (leases.find(tx, LeaseId(hold.lease_id)) for hold in limits.of_stopped(tx, tx.now()))
+        return [lease for lease in found if lease is not None and self._stays_stopped(lease, tx.now())]
+
+    def _stays_stopped(self, lease: Lease, now: datetime) -> bool:
+        late = self._accounts.provider_of(lease).capabilities.late_seconds
+        bound = _LATE if late is None else timedelta(seconds=late)
+        return lease.pending.stop_at is not None and lease.pending.stop_at + bound < now
+
+    def _hold_their_disks(self, tx: Tx) -> None:
+        for lease in self._stay_stopped(tx):
+            if (hold := limits.hold_of(tx, lease.id)) is not None:
+                limits.save_lower(tx, limits.parked(hold, lease))
 
     def _due(self, tx: Tx) -> list[_Due]:
         now = tx.now()

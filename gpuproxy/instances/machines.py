@@ -166,10 +166,11 @@ class Machines:
     async def _cancel_start(self, market: Provider, lease: Lease) -> Refusal:
         """Stop the machine, because a queued start could run, and cost, at any time. Returns the refusal.
 
-        If the stop fails, the reconciler repeats it.
+        If the stop fails, the reconciler repeats it. The whole price is held until the start can't be carried out any
+        more.
         """
         await write_until_committed(
-            self._db, self._clock, lambda tx: _start_over(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
+            self._db, self._clock, lambda tx: _stop_from(tx, lease.id, tx.now() + STOP_AGAIN), lease.id
         )
         try:
             await market.stop(_contract(lease))
@@ -221,12 +222,6 @@ def _begin_stop(tx: Tx, lease: Lease, caller: Caller) -> None:
     require_direct(tx, lease, "stop")
     _stop_from(tx, lease.id, tx.now() + STOP_AGAIN)
     audit.record(tx, caller, "instance_stopped", _contract(lease), lease.provider, project=lease.project)
-
-
-def _start_over(tx: Tx, lease_id: LeaseId, stop_at: datetime) -> None:
-    """Record that a start was cancelled. Only the disk is held from now on, unless a listing has shown it run."""
-    _stop_from(tx, lease_id, stop_at)
-    spending.start_failed(tx, leases.get(tx, lease_id))
 
 
 def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:

@@ -117,7 +117,7 @@ class Degraded(StrEnum):
     HOST_OFFLINE = "host_offline"  # the marketplace does not reach the host; it proves nothing about the primary
     UNREACHABLE = "unreachable"  # the marketplace says that the primary runs, and it does not answer for minutes
     STOPPED_OUTSIDE = "stopped_outside"  # somebody stopped the primary without this server
-    NOT_FENCED = "not_fenced"  # the old primary is not proven stopped
+    NOT_FENCED = "not_fenced"  # another machine, mostly the old primary, is not proven stopped
     LOCK_HELD = "lock_held"  # another machine holds the lock of the volume
     VOLUME_LOST = "volume_lost"  # the marketplace has deleted the volume, and its data
     WRONG_VOLUME = "wrong_volume"  # what is mounted is not this pool's volume
@@ -144,7 +144,7 @@ _SENTENCES: dict[Degraded, str] = {
     Degraded.HOST_OFFLINE: "The marketplace does not reach the host. That proves nothing about the primary.",
     Degraded.UNREACHABLE: "The marketplace says that the primary runs, but it does not answer.",
     Degraded.STOPPED_OUTSIDE: "The primary was stopped, and not by this server.",
-    Degraded.NOT_FENCED: "The old primary is not proven stopped, so nothing may write to the volume beside it.",
+    Degraded.NOT_FENCED: "Another machine of the pool is not proven stopped, so nothing may write to the volume.",
     Degraded.LOCK_HELD: "Another machine holds the lock of the volume.",
     Degraded.VOLUME_LOST: "The marketplace has deleted the volume. Its data is lost, and nothing can take over.",
     Degraded.WRONG_VOLUME: "What is mounted on the primary is not this pool's volume.",

@@ -64,13 +64,6 @@ def admit_start(tx: Tx, lease: Lease, horizon: timedelta) -> None:
     limits.admit(tx, [limits.wanted(tx, lease, until_of(lease, tx.now(), horizon))])
 
 
-def start_failed(tx: Tx, lease: Lease) -> None:
-    """Hold only the disk of a machine that was not started after all."""
-    hold = limits.hold_of(tx, lease.id)
-    if hold is not None and lease.state is LeaseState.PARKED:
-        limits.save_lower(tx, limits.parked(hold, lease))
-
-
 def admit_longer(tx: Tx, rows: Sequence[Lease], until: datetime) -> None:
     """Hold the money for leases whose end moves. A stopped machine goes on to cost its disk only."""
     wanted = [
@@ -94,14 +87,17 @@ def ends_stand(tx: Tx, rows: Sequence[Lease]) -> None:
     """Give back what is held beyond the ends of a reservation's leases, unless another end is being written.
 
     Held beyond it was an extension that did not take place, or an earlier end that was asked for at the same time.
-    What is paid in advance is held by its bookings.
     """
-    if any(lease.pending.new_end is not None for lease in rows):
+    live = [lease for lease in rows if lease.state in LIVE]
+    if any(lease.pending.new_end is not None for lease in live):
         return
-    for lease in rows:
-        hold = limits.hold_of(tx, lease.id) if lease.state in LIVE and not lease.is_prepaid else None
-        if hold is not None and lease.expires_at is not None and hold.until > micros(lease.expires_at):
-            limits.save_lower(tx, replace(hold, until=micros(lease.expires_at)))
+    for lease in live:
+        hold = limits.hold_of(tx, lease.id)
+        if hold is None or lease.expires_at is None:
+            continue
+        end = max(micros(_whole_hours(tx, lease, lease.expires_at)), hold.paid_until or 0 if lease.is_prepaid else 0)
+        if hold.until > end:
+            limits.save_lower(tx, replace(hold, until=end))
 
 
 def admit_booking(tx: Tx, lease: Lease, amount: Micro, until: datetime) -> None:
@@ -146,8 +142,13 @@ def admit_takeover(tx: Tx, old: Lease | None, made: Lease, horizon: timedelta) -
 
 
 def takeover_failed(tx: Tx, old: Lease | None, made: Lease) -> None:
-    """Hold again beside the old primary what was meant for a machine that was not started. The next one needs it."""
-    start_failed(tx, made)
+    """Hold again beside the old primary what was meant for a machine that was not started. The next one needs it.
+
+    The pool proves the machine stopped before it starts another one.
+    """
+    hold = limits.hold_of(tx, made.id)
+    if hold is not None and made.state is LeaseState.PARKED:
+        limits.save_lower(tx, limits.parked(hold, made))
     if old is not None and old.id != made.id and (hold := limits.hold_of(tx, old.id)) is not None:
         limits.force(tx, replace(hold, extra=max(hold.extra, failover_of(old))))
 

@@ -92,7 +92,7 @@ class Capabilities:
     verdict_seconds: float = 120.0
     """A new instance is released if every listing of so many seconds shows it as stopped, broken or another model."""
     late_seconds: float | None = None
-    """The number of seconds after its call within which a create may still be executed; None: no bound is known."""
+    """The number of seconds after its call within which a create or start may be executed; None: no bound is known."""
     boot_script: bool = False
     """The adapter starts GPU Proxy's boot script on each machine. Its report is then read from the machine's log."""
     gpu_failure: re.Pattern[str] | None = None

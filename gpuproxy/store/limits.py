@@ -121,7 +121,8 @@ def refusing(
     if quotas:
         _check_quota(quota, project, holds if at_once is None else replace(holds, after=at_once))
     strict = [each for each in limits if each.policy != "warn"]
-    if strict and any(hold.rate <= 0 for hold in changes):
+    held_free = {hold.lease_id: hold.until for hold in holds.before if hold.rate <= 0}
+    if strict and any(hold.rate <= 0 and hold.until > held_free.get(hold.lease_id, 0) for hold in changes):
         raise without_price(project)
     past, until = _past(tx), max(max(hold.until, hold.kept_until) for hold in changes)
     found = (_over(tx, limit, holds, until, past, stored=stored) for limit in strict)
@@ -220,6 +221,16 @@ def ending(tx: Tx, before: datetime) -> list[Hold]:
     """The admitted holds that end before this time, those of the oldest machines first."""
     rows = tx.fetch(
         "SELECT * FROM spend_holds WHERE until < ? AND until > since ORDER BY since, lease_id", (micros(before),)
+    )
+    return [_hold(row) for row in rows]
+
+
+def of_stopped(tx: Tx, before: datetime) -> list[Hold]:
+    """The holds that still count GPUs of machines that are stopped, and were to be stopped before this time."""
+    rows = tx.fetch(
+        "SELECT h.* FROM spend_holds h CROSS JOIN leases l ON l.id = h.lease_id "
+        "WHERE h.gpus > 0 AND l.state = 'parked' AND l.stop_at < ?",
+        (micros(before),),
     )
     return [_hold(row) for row in rows]
 

@@ -11,6 +11,7 @@ from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, 
 from gpuproxy.model.pools import NO_HOST, Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool import drills
+from gpuproxy.warmpool.excluding import exclusion, is_offline, why_unproven
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
 from gpuproxy.warmpool.signals import Signal
@@ -64,16 +65,15 @@ def _volume_first(s: Scene) -> Act | None:
 def _primary_first(s: Scene) -> Act | None:
     primary = s.primary
     if primary is None or primary.state in TERMINAL or primary.state is LeaseState.RELEASING:
-        if s.writers():
-            return _excluded(s)
+        if writers := s.writers():
+            return _excluded(s, writers)
         return _again_or_failed(s, RentMachine("primary"), Degraded.NO_FREE_GPU, primary)
     if primary.state in UNRESOLVED:
         return _unresolved(s, primary)
     if primary.state is LeaseState.PARKED:
-        others = s.writers(but=primary.id)
-        return (
-            Fence(others) if others else _again_or_failed(s, Start(primary, "primary"), Degraded.START_FAILED, primary)
-        )
+        if others := s.writers(but=primary.id):
+            return _excluded(s, others)
+        return _again_or_failed(s, Start(primary, "primary"), Degraded.START_FAILED, primary)
     if primary.state is LeaseState.STARTING:
         return _booting(s, primary)
     if not s.pool.founded:
@@ -225,8 +225,8 @@ def _degraded(s: Scene) -> Act:
     pool, primary = s.pool, s.primary
     if primary is None:
         return Seek() if pool.seeks and s.may_try else _until_try(s)
-    if primary.state in UNRESOLVED:
-        return Rest(_SOON)
+    if (again := _primary_again(s, primary)) is not None:
+        return again
     trouble = _primary_trouble(s)
     gone = trouble is Degraded.HOST_OFFLINE and s.waited(s.health.since, s.limits.unreachable_seconds)
     if gone and (moved := elsewhere(s, "the host is offline")) is not None:
@@ -254,6 +254,25 @@ def _without_workload(s: Scene) -> Act | None:
     if all(each.state is LeaseState.PARKED and s.is_proven_at_rest(each.id) for each in rented):
         return Rest(s.limits.check_seconds)
     return Fence(tuple(rented))
+
+
+def _primary_again(s: Scene, primary: Lease) -> Act | None:
+    """Make a new primary where the old one was given back, once nothing else can write to the volume."""
+    if primary.state in UNRESOLVED or primary.state is LeaseState.RELEASING:
+        return Rest(_SOON)
+    if primary.state is LeaseState.STARTING and primary.observed.ready_at is None:
+        return _booting(s, primary)
+    if primary.state not in TERMINAL:
+        return None
+    if s.volume_lost or s.pool.degraded is Degraded.OVER_BUDGET:
+        return _told(s, Degraded.VOLUME_LOST if s.volume_lost else s.pool.degraded)
+    if not s.may_try:
+        return _until_try(s)
+    writers = s.writers()
+    if any(is_offline(each) for each in writers):
+        gone = s.waited(s.pool.step_began_at, s.limits.unreachable_seconds)
+        return (elsewhere(s, "the host is offline") if gone else None) or _told(s, Degraded.HOST_OFFLINE)
+    return exclusion(writers) if writers else RentMachine("primary")
 
 
 def _standby_again(s: Scene) -> Act | None:
@@ -339,13 +358,16 @@ def _ending(s: Scene) -> Act:
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
-def _excluded(s: Scene) -> Act:
-    """Prove that nothing writes to the volume, before something is started."""
-    lost = next((each for each in s.writers() if each.state is LeaseState.LOST), None)
-    if lost is not None:
-        return ConfirmGone(lost)
-    rented = tuple(each for each in s.writers() if each.state in RENTED)
-    return Fence(rented) if rented else Rest(_SOON)
+def _excluded(s: Scene, writers: tuple[Lease, ...]) -> Act:
+    """Prove, within a time limit, that these machines do not write to the volume."""
+    primary, limits = s.primary, s.limits
+    stopping = all(each.state in RENTED or each.state is LeaseState.LOST for each in writers)
+    limit = limits.fence_seconds if stopping else limits.create_seconds
+    is_new = primary is not None and primary.ended_at is not None and not s.waited(primary.ended_at, limit)
+    if is_new or not s.waited(s.pool.step_began_at, limit):
+        return exclusion(writers)
+    reason = why_unproven(writers)
+    return _failed(s, reason, reason.sentence, keep=True)
 
 
 def _tried(s: Scene, why: str) -> Pool:

@@ -16,7 +16,8 @@ from gpuproxy.model.lease_facts import Fact, KeepGpus, StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import NO_HOST, Degraded, Incident, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
-from gpuproxy.warmpool.scene import MISSES, Act, Change, ConfirmGone, Fence, RentMachine, Rest, Scene, Start
+from gpuproxy.warmpool.excluding import exclusion, why_unproven
+from gpuproxy.warmpool.scene import MISSES, Act, Change, Fence, RentMachine, Rest, Scene, Start
 from gpuproxy.warmpool.signals import Signal
 
 STANDBY, NEW_MACHINE, OLD_PRIMARY, NO_MORE = 0, 1, 2, 3
@@ -90,25 +91,22 @@ def _fence(s: Scene, incident: Incident) -> Act | None:
         return None
     if s.waited(s.pool.step_began_at, s.limits.fence_seconds):
         return _given_up(s, incident, writers)
-    lost = next((each for each in writers if each.state is LeaseState.LOST), None)
-    if lost is not None:
-        return ConfirmGone(lost)
-    rented = tuple(each for each in writers if each.state in RENTED)
-    return Fence(rented) if rented else Rest(_SOON)
+    return exclusion(writers)
 
 
 def _given_up(s: Scene, incident: Incident, writers: tuple[Lease, ...]) -> Change:
     """The proof takes too long. The incident stays open, and the primary may come back."""
-    offline = s.health.signal is Signal.HOST_OFFLINE
-    unknown = any(each.instance_id is None for each in writers)
-    degraded = Degraded.HOST_OFFLINE if offline else Degraded.UNKNOWN_OUTCOME if unknown else Degraded.NOT_FENCED
+    degraded = Degraded.HOST_OFFLINE if s.health.signal is Signal.HOST_OFFLINE else why_unproven(writers)
     facts: tuple[tuple[LeaseId, Fact], ...] = tuple(
         (each.id, StopDue(None)) for each in writers if each.id == s.pool.primary and each.state in RENTED
     )
+    pool = _failed(s, degraded)
+    if (primary := s.primary) is None or primary.state in TERMINAL:  # then nothing is seen that says when to go on
+        pool = replace(pool, next_try_at=_later(s, incident))
     return Change(
         event=PoolEvent.FAILED,
         reason=degraded.sentence,
-        pool=_failed(s, degraded),
+        pool=pool,
         incident=replace(incident, rung=STANDBY, successor=None),
         facts=facts,
     )
@@ -285,12 +283,10 @@ def elsewhere(s: Scene, why: str) -> Change | None:
 
 
 def _ended_in_vain(s: Scene, incident: Incident) -> Change:
-    """No rung is left. The incident stays open and is taken up again, after half of the time that it has taken."""
+    """No rung is left. The incident stays open and is taken up again."""
     if incident.kind not in _SWAPS and (moved := elsewhere(s, incident.reason)) is not None:
         return moved
-    age = (s.now - incident.began_at).total_seconds()
-    later = s.now + timedelta(seconds=max(s.limits.retry_seconds, min(age / 2, s.limits.retry_most)))
-    pool = replace(_failed(s, Degraded.START_FAILED), error=incident.reason, next_try_at=later)
+    pool = replace(_failed(s, Degraded.START_FAILED), error=incident.reason, next_try_at=_later(s, incident))
     again = replace(incident, rung=STANDBY, successor=None)
     if incident.kind in _SWAPS:
         again = replace(again, kind="failure")  # the primary does not run any more, so this is no test now
@@ -300,6 +296,12 @@ def _ended_in_vain(s: Scene, incident: Incident) -> Change:
 def _failed(s: Scene, degraded: Degraded) -> Pool:
     degraded = degraded if degraded is not Degraded.NONE else Degraded.START_FAILED
     return replace(s.pool, degraded=degraded, error=degraded.sentence, progress="", step_began_at=s.now)
+
+
+def _later(s: Scene, incident: Incident) -> datetime:
+    """When an open incident is taken up again: after half of the time that it has taken, within limits."""
+    age = (s.now - incident.began_at).total_seconds()
+    return s.now + timedelta(seconds=max(s.limits.retry_seconds, min(age / 2, s.limits.retry_most)))
 
 
 def _at(s: Scene, progress: str) -> Pool:

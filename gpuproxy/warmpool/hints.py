@@ -36,7 +36,8 @@ HINTS: Mapping[Degraded, str] = {
         "call FailoverWarmPool."
     ),
     Degraded.NOT_FENCED: (
-        "The old primary is not proven stopped, so nothing may write to the volume. The server goes on trying. "
+        "Another machine of the pool, mostly the old primary, is not proven stopped, so nothing may write to the "
+        "volume. The server goes on trying. "
         "FailoverWarmPool with allow_unfenced overrides the marketplace's word, but never the lock."
     ),
     Degraded.LOCK_HELD: (

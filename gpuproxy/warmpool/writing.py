@@ -151,8 +151,10 @@ def start_withdrawn(
     require(tx)
     lease, pool = leases.get(tx, act.lease.id), pools.get(tx, scene.pool.id)
     if lease.state in RENTED:
-        old = leases.find(tx, pool.primary) if act.role == "successor" and pool.primary is not None else None
-        spending.takeover_failed(tx, old, leases.note(tx, lease, StopDue(tx.now())))
+        lease = leases.note(tx, lease, StopDue(tx.now()))
+        if act.role == "successor":
+            old = None if pool.primary is None else leases.find(tx, pool.primary)
+            spending.takeover_failed(tx, old, lease)
     pool = pools.save(tx, pool, _answered(pool, late))
     if act.role == "successor":
         incident = pools.open_incident(tx, pool.id)

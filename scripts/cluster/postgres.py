@@ -17,7 +17,8 @@ from typing import Any, Self
 import psycopg
 
 from scripts.cluster.forwarding import Network
-from tests.postgres import ENDS_WITH_US, free_port, own, unprivileged
+from tests.ports import free_port
+from tests.postgres import ENDS_WITH_US, own, unprivileged
 
 USER = "gpuproxy"
 DATABASE = "gpuproxy"

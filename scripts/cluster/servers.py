@@ -13,7 +13,7 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 from scripts.cluster.forwarding import Network
 from scripts.cluster.market import ACCOUNTS, Effects
 from scripts.cluster.postgres import DATABASE, USER, Cluster
-from tests.postgres import free_port
+from tests.ports import free_port
 from tests.system.processes import Market, Server
 
 _PAUSE = 0.2

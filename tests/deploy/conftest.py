@@ -56,13 +56,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield Running(market=market, server=server, client=client, reservation_id=made.reservation_id)
 
 
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def listens(port: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
     """Wait until a program accepts connections. Its log is in `folder`."""
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.deploy.conftest import free_port, listens
+from tests.deploy.conftest import listens
 from tests.deploy.programs import FILES, debian, of_index, output
 from tests.edge.certificates import Pki
+from tests.ports import free_port
 
 SHELL = """
 daemon off;

@@ -21,9 +21,9 @@ import yaml
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests import postgres
-from tests.deploy.conftest import free_port
 from tests.deploy.programs import FILES, ROOT
 from tests.deploy.test_container import COMPOSE, HEALTHCHECK, IMAGE, VOLUME, instructions
+from tests.ports import free_port
 from tests.system.processes import KIND, PATIENCE, UNPACED, Client, Market, until
 
 pytestmark = pytest.mark.long

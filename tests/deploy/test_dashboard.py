@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.deploy.conftest import Running, free_port, listens
+from tests.deploy.conftest import Running, listens
 from tests.deploy.programs import FILES, debian, output
+from tests.ports import free_port
 from tests.system.processes import until
 
 pytestmark = pytest.mark.long

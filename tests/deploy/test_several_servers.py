@@ -16,9 +16,9 @@ import pytest
 from gpuproxy import Client
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests import postgres
-from tests.deploy.conftest import free_port
 from tests.deploy.programs import FILES
 from tests.deploy.proxies import CHECKS, checked, proxy
+from tests.ports import free_port
 from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 pytestmark = pytest.mark.long

@@ -171,6 +171,22 @@ def test_a_standby_that_does_not_start_gives_the_money_of_the_failover_back_to_t
     story_of(story)
 
 
+def test_an_old_primary_whose_disk_costs_nothing_does_not_make_the_takeover_unpriceable() -> None:
+    async def story(world: World) -> None:
+        view = await a_pool(world)
+        assert view.primary is not None
+        assert view.standby is not None
+        primary, standby = view.primary, view.standby
+        free = replace(await hold_of(world, primary), rate=0, gpus=0)
+        await world.db.write(lambda tx: limits.save_lower(tx, free))
+        await put(world, limit(1000, "30d"))
+        await world.db.write(lambda tx: spending.admit_takeover(tx, primary, standby, FAILOVER))
+        assert (await hold_of(world, standby)).rate == standby.observed.price
+        assert (await hold_of(world, primary)).extra == 0
+
+    story_of(story)
+
+
 def test_the_old_primary_is_started_again_with_the_money_of_the_failover() -> None:
     async def story(world: World) -> None:
         view = await a_pool(world)

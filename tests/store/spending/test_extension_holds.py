@@ -6,10 +6,14 @@ import pytest
 
 from gpuproxy.model.bookings import HOUR
 from gpuproxy.model.errors import FailedPrecondition, Refusal, Unavailable
+from gpuproxy.model.lease_events import Gone, Release
+from gpuproxy.model.lease_facts import NewEnd
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.limits import BudgetExceeded
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import ReservationView
+from gpuproxy.outcomes import spending
+from gpuproxy.ports import Tx
 from gpuproxy.store import leases, limits
 from gpuproxy.store.rows import moment
 from tests.prepaid import PrepaidWorld, in_prepaid_world
@@ -199,5 +203,44 @@ def test_a_machine_that_is_paid_in_advance_runs_to_its_end_although_the_limit_wa
         assert len(world.market_.rented) == 1
         assert world.market_.machine["paid"] == 2 * lease.observed.price
         assert isinstance(await extended(world, lease, 2.0), BudgetExceeded)
+
+    in_prepaid_world(story)
+
+
+def test_an_end_that_was_being_written_for_a_machine_that_is_gone_keeps_no_money_of_the_others() -> None:
+    async def story(world: World) -> None:
+        made = await world.reserve(2, packing="spread", lease=LASTS)
+        await world.sleep(60)
+        gone, other = [await now_of(world, each) for each in made.leases]
+        assert gone.expires_at is not None
+        end = gone.expires_at + 5 * HOUR
+
+        def ends(tx: Tx) -> None:
+            spending.admit_longer(tx, [other], end)
+            lease = leases.note(tx, gone, NewEnd(end, tx.now()))
+            leases.advance(tx, leases.advance(tx, lease, Release(Reason.RELEASED, tx.now())), Gone())
+            spending.ends_stand(tx, leases.of_reservation(tx, gone.reservation_id))
+
+        await world.db.write(ends)
+        assert await held_to_the_end(world, other)
+
+    in_world(story)
+
+
+@pytest.mark.parametrize(("hours", "held"), [(5, 2), (0, 2)])
+def test_an_extension_that_is_given_up_frees_what_no_booking_of_a_prepaid_machine_needs(hours: int, held: int) -> None:
+    """An end after 1.5 hours needs two bookings of an hour."""
+
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent(lease=1.5 * LASTS)
+        lease = await world.lease()
+        assert lease.expires_at is not None
+        assert lease.prepaid.booked_until is not None
+        end = lease.expires_at + hours * HOUR
+        await world.db.write(lambda tx: spending.admit_longer(tx, [lease], end))
+        await world.db.write(lambda tx: spending.ends_stand(tx, [lease]))
+        hold = await world.db.read(lambda tx: limits.hold_of(tx, lease.id))
+        assert hold is not None
+        assert moment(hold.until) - lease.prepaid.booked_until == (held - 1) * HOUR
 
     in_prepaid_world(story)
