@@ -3,7 +3,9 @@
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
@@ -21,9 +23,9 @@ def main() -> int:
     return 1 if complaints else 0
 
 
-def _missing(project: dict[str, dict[str, list[str]]], lock: str) -> list[str]:
+def _missing(project: Mapping[str, Any], lock: str) -> list[str]:
     pinned = {_canonical(match.group(1)) for match in _PINNED.finditer(lock)}
-    extras: dict[str, list[str]] = project["project"].get("optional-dependencies", {})  # type: ignore[assignment]
+    extras: dict[str, list[str]] = project["project"].get("optional-dependencies", {})
     wanted = [
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],

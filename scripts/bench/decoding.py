@@ -20,7 +20,7 @@ from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.providers.vast.wire import WireOffer, read_search
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.world import build
-from scripts.bench.market import OFFERS, Marketplace, offers
+from scripts.bench.market import OFFERS, marketplace, offers
 from scripts.bench.report import Row
 from scripts.bench.stalls import watched
 
@@ -111,7 +111,7 @@ def _cpu_ms(work: Callable[[], object]) -> float:
 
 async def _refresh() -> list[Row]:
     market = offers()
-    provider = Marketplace(market)
+    provider = marketplace(market)
     catalog = Catalog([provider], ScaledClock(), {"grpc": encode_offer})
     name = f"catalog refresh of {OFFERS:,} offers"
     taken, stall = await _run(lambda: catalog.step(provider.name), 1)

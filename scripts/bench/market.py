@@ -3,19 +3,20 @@
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import cast
 
 from gpuproxy.catalog.snapshot import built
 from gpuproxy.model.errors import NotSupported, Violation
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import HostKey, Offer, OfferFilter, OfferId, ProviderName
-from gpuproxy.ports import Capabilities, Inventory, ListedInstance, Receipt, Spend
+from gpuproxy.ports import Capabilities, Inventory, ListedInstance, Provider, Receipt, Spend
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 OFFERS = 20_000
 MATCHING = 1_000
 _PAGE = 2_000
-_NAME = ProviderName("vast.ai")
+NAME = ProviderName("vast.ai")
 _MODELS = (
     ("RTX 3060", 12, 60_000), ("RTX 3090", 24, 130_000), ("RTX 4060 Ti", 16, 90_000), ("RTX 4090", 24, 300_000),
     ("RTX 5090", 32, 420_000), ("RTX A4000", 16, 110_000), ("RTX A6000", 48, 400_000), ("L40S", 48, 550_000),
@@ -42,8 +43,8 @@ def _host(dice: random.Random, numbers: Iterator[int], machine: int) -> list[Off
     model, vram, price = dice.choice(_MODELS)
     per_gpu = round(price * dice.uniform(0.7, 1.6))
     facts = {
-        "provider": _NAME,
-        "host": HostKey(f"{_NAME}/{machine}"),
+        "provider": NAME,
+        "host": HostKey(f"{NAME}/{machine}"),
         "machine_id": str(machine),
         "gpu_model": model,
         "vram_gb": vram,
@@ -101,10 +102,15 @@ def requests(market: Sequence[Offer], count: int, seed: int = 2) -> list[pb.List
     return made
 
 
-class Marketplace:
-    """A Provider whose searches find the offers above, and who rents nothing."""
+def marketplace(market: Sequence[Offer]) -> Provider:
+    """A Provider whose searches find these offers, and who rents nothing."""
+    return cast("Provider", _Marketplace(market))
 
-    name = _NAME
+
+class _Marketplace:
+    """What is asked of it in measurements."""
+
+    name = NAME
     account = "bench"
     capabilities = Capabilities()
 

@@ -23,6 +23,7 @@ from gpuproxy.model.pool_calls import HostQuery, PoolHost, ProvisionDemand
 from gpuproxy.model.pools import Pool, PoolId, PoolSpec, PoolState
 from gpuproxy.ports import ProviderSetup
 from gpuproxy.providers.vast import DESCRIPTOR
+from gpuproxy.sandbox.dialects.vast.dialect import Vast
 from gpuproxy.sandbox.dialects.vast.rate_limits import RateLimits
 from gpuproxy.sandbox.options import SandboxOptions
 from gpuproxy.sandbox.server.in_process import InProcessHttp, InProcessProbe
@@ -52,14 +53,18 @@ async def _measured(folder: Path) -> list[Row]:
     market = SandboxOptions(
         rate_limits="off", machines=2600, boot_time=(0.2, 0.5), seed=7, search_page=64, accounts=("sandbox-key",),
     )  # fmt: skip
-    settings = settings_class((DESCRIPTOR,))(vastai_api_key="sandbox-key", database_url=f"sqlite:///{folder}/books.db")
+    settings = settings_class((DESCRIPTOR,)).model_validate({
+        "vastai_api_key": "sandbox-key", "database_url": f"sqlite:///{folder}/books.db",
+    })  # fmt: skip
     db = SqliteDatabase(str(settings.database_path), clock.now)
     try:
         unpaced = dict.fromkeys((*(call.name for call in DESCRIPTOR.calls), "user", "charges"), 0.0)
         sandbox = build(market, clock)
         async with _running(settings, db, clock, sandbox, unpaced) as engine:
             await _provisioned(engine, clock)
-        sandbox._vast._limits = RateLimits(enforced=True, scale=clock.scale)  # noqa: SLF001 - it is open during set-up
+        dialect = sandbox._dialects[DESCRIPTOR.name]  # noqa: SLF001 - it is open during set-up
+        assert isinstance(dialect, Vast)  # noqa: S101 - it speaks vast.ai's
+        dialect._limits = RateLimits(enforced=True, scale=clock.scale)  # noqa: SLF001
         async with _running(settings, db, clock, sandbox, {}) as engine:
             await asyncio.sleep(_SETTLES)
             return await _steady(engine, sandbox, clock)
@@ -120,7 +125,7 @@ async def _steady(engine: Engine, sandbox: Sandbox, clock: ScaledClock) -> list[
         checks[pool.id].append(clock.monotonic())
         return health
 
-    engine.supervisor._checks.check = noted  # type: ignore[method-assign]  # noqa: SLF001
+    engine.supervisor._checks.check = noted  # type: ignore[method-assign, assignment]  # noqa: SLF001
     before, cpu, began = sandbox.calls["vast.ai"], time.process_time(), time.monotonic()
     active = []
     while time.monotonic() - began < _SECONDS:

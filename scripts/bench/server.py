@@ -33,7 +33,7 @@ from gpuproxy.config.settings import Settings
 from gpuproxy.edge.grpc.server import raw_rpc
 from gpuproxy.edge.rpc.dispatch import Dispatcher
 from gpuproxy.model.labels import Signer
-from scripts.bench.market import Marketplace, offers
+from scripts.bench.market import NAME, marketplace, offers
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE, METHOD, SWITCH = "gpuproxy.bench.Ready", "Bytes", "Switch"
@@ -71,7 +71,8 @@ def running(folder: Path, loop: str = "asyncio", url: str = "") -> Iterator[Runn
         try:
             assert server.stdout is not None  # noqa: S101 - it was asked for
             *ports, key = server.stdout.readline().split()
-            yield Running(server.pid, *map(int, ports), key)
+            grpc_port, http, plain, bare = map(int, ports)
+            yield Running(server.pid, grpc_port, http, plain, bare, key)
         finally:
             server.communicate(timeout=30)
 
@@ -112,7 +113,7 @@ async def _bare() -> tuple[aio.Server, int]:
         return _ready(int(raw))
 
     server = aio.server()
-    methods = {METHOD: grpc.unary_unary_rpc_method_handler(answer)}
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {METHOD: grpc.unary_unary_rpc_method_handler(answer)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -135,14 +136,14 @@ async def wired(folder: Path, url: str = "") -> AsyncIterator[tuple[Settings, En
             db=db,
             clock=clock,
             random=SystemRandom(),
-            providers=[Marketplace(offers())],
+            providers=[marketplace(offers())],
             probe=SocketProbe(),
             signer=Signer("bench1", b"not a secret"),
             workers=Threads(),
         )
         await engine.start()
         if db.exclusive:
-            await engine.catalog.step(Marketplace.name)  # to its end: the first snapshot is of the first page
+            await engine.catalog.step(NAME)  # to its end: the first snapshot is of the first page
         yield settings, engine, db
         await engine.stop()
 

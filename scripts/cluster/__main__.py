@@ -98,7 +98,7 @@ def _run(world: World, record: Record, report: Report) -> None:
     )
     began, done, checked = time.monotonic(), 0, 0
     watchers = [Watcher(world.replicas, record, shared, dice.getrandbits(32)) for _ in range(_WATCHERS)]
-    load = Load([each.act for each in (*roamers, *watchers)] + [rounds.play], record, pause=_PAUSE)
+    load = Load([*(each.act for each in roamers), *(each.act for each in watchers), rounds.play], record, pause=_PAUSE)
     try:
         while done < INCIDENTS and not incidents.failures:
             done += incidents.happen(INCIDENTS - done)

@@ -65,7 +65,7 @@ def claim_changes(cluster: Cluster) -> list[ClaimChange]:
             "(extract(epoch FROM coalesce(pg_xact_commit_timestamp(xmin), at)) * 1000000)::bigint "
             "FROM observed.claims ORDER BY seq"
         ).fetchall()
-    return [ClaimChange(*row[:5], began=row[5] * 1000, ended=max(row[5], row[6]) * 1000) for row in rows]
+    return [ClaimChange(*row[:5], *(1000 * at for at in (row[5], max(row[5], row[6])))) for row in rows]
 
 
 def add_keys(cluster: Cluster, projects: Iterable[str]) -> dict[str, str]:
