@@ -73,7 +73,10 @@ class Horizons:
         return [lease for lease in found if lease is not None and self._stays_stopped(lease, tx.now())]
 
     def _stays_stopped(self, lease: Lease, now: datetime) -> bool:
-        late = self._accounts.provider_of(lease).capabilities.late_seconds
+        try:
+            late = self._accounts.provider_of(lease).capabilities.late_seconds
+        except KeyError:  # an account of another server
+            late = None
         bound = _LATE if late is None else timedelta(seconds=late)
         return lease.pending.stop_at is not None and lease.pending.stop_at + bound < now
 

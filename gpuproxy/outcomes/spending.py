@@ -93,7 +93,7 @@ def ends_stand(tx: Tx, rows: Sequence[Lease]) -> None:
         return
     for lease in live:
         hold = limits.hold_of(tx, lease.id)
-        if hold is None or lease.expires_at is None:
+        if hold is None or lease.expires_at is None or (lease.is_prepaid and lease.prepaid.booked_until is None):
             continue
         end = max(micros(_whole_hours(tx, lease, lease.expires_at)), hold.paid_until or 0 if lease.is_prepaid else 0)
         if hold.until > end:

@@ -172,7 +172,7 @@ class Effects:
         lease = step.lease
         if (found := await self._answering(step.ways_in)) is not None:
             self._probes.answered(lease)
-            await self._write(lambda tx: _ready(tx, lease.id, found), claim)
+            await self._write(lambda tx: _ready(tx, lease.id, found), claim, lease)
         elif step.late and self._probes.missed(lease, self._clock.now()):
             await self._suspect_own_network(lease)
 
@@ -219,7 +219,7 @@ class Effects:
             asked.next_at = asked.missed_at + timedelta(seconds=self._limits.gone_after)
             return
         used = await self._used(lease, lease.instance_id)
-        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state, used), claim):
+        if await self._write(lambda tx: _not_there(tx, lease.id, lease.state, used), claim, lease):
             self._asked.pop(lease.id, None)
 
     async def _used(self, lease: Lease, instance_id: InstanceId) -> timedelta | None:
@@ -261,7 +261,7 @@ class Effects:
             if not self._sure_of_key():  # another account's key never finds our machines
                 answer = "error"
             self.read = [each for each in self.read if each.id != lease.instance_id]
-        await self._write(lambda tx: _destroy_sent(tx, lease.id, tries + 1, wait, answer), None)
+        await self._write(lambda tx: _destroy_sent(tx, lease.id, tries + 1, wait, answer), None, lease)
         self._changed()
 
     async def _stop(self, lease: Lease, claim: Claim) -> None:
@@ -310,10 +310,15 @@ class Effects:
                 "destroy_failed", lease=lease.id, contract=stray.instance.id, reason=error.reason, error=str(error)
             )
 
-    async def _write(self, unit: Callable[[Tx], Any], claim: Claim | None) -> Any:
-        """Write a unit under the claim; None: it records what was sent, whoever has the claim now. Raises ClaimLost."""
+    async def _write(self, unit: Callable[[Tx], Any], claim: Claim | None, lease: Lease | None = None) -> Any:
+        """Write a unit under the claim; None: it records what was sent, whoever has the claim now. Raises ClaimLost.
+
+        `lease`: what the unit changes, so that all that it needs is read at once.
+        """
 
         def claimed(tx: Tx) -> Any:
+            if lease is not None:
+                leases.event_ahead(tx, lease)
             if claim is not None:
                 claims.require(tx, claim)
             return unit(tx)

@@ -153,10 +153,8 @@ class Acting:
             act = Change(event=PoolEvent.HOST_FOUND, reason=f"host {found.machine_id} has room", pool=new)
         else:
             tries = pool.tries + 1
-            wait = min(scene.limits.retry_seconds * 2 ** (tries - 1), scene.limits.retry_most)
-            new = replace(
-                pool, tries=tries, next_try_at=scene.now + timedelta(seconds=wait), degraded=Degraded.NO_HOST, error=why
-            )
+            later = scene.now + timedelta(seconds=scene.limits.wait_after(tries))
+            new = replace(pool, tries=tries, next_try_at=later, degraded=Degraded.NO_HOST, error=why)
             event = PoolEvent.NO_HOST if pool.state is PoolState.SEARCHING else None
             act = Change(event=event, reason=why, pool=new)
         await self.db.write(lambda tx: writing.change(tx, pool, act, require))

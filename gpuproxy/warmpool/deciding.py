@@ -5,21 +5,33 @@ the outcome of a create is unknown, nothing is started that could write to the v
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import NO_HOST, Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool import drills
-from gpuproxy.warmpool.excluding import exclusion, is_offline, why_unproven
+from gpuproxy.warmpool.excluding import UNPROVEN, exclusion, is_offline, why_unproven
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
-from gpuproxy.warmpool.scene import Act, Change, ConfirmGone, Fence, RentMachine, RentVolume, Rest, Scene, Seek, Start
+from gpuproxy.warmpool.scene import (
+    SOON,
+    Act,
+    Change,
+    ConfirmGone,
+    Fence,
+    RentMachine,
+    RentVolume,
+    Rest,
+    Scene,
+    Seek,
+    Start,
+)
 from gpuproxy.warmpool.signals import Signal
 from gpuproxy.warmpool.tidying import releasable, tidied
+from gpuproxy.warmpool.tries import later, tried, unfit, until_try
 
 MOST_TRIES = 3
 """Failed tries of one step of provisioning. After that, what was made is given back."""
-_SOON = 1.0
 
 
 def decide(s: Scene) -> Act:
@@ -43,7 +55,7 @@ def _searching(s: Scene) -> Act:
     if s.pool.host:
         pool = replace(s.pool, step_began_at=s.now)
         return Change(event=PoolEvent.HOST_FOUND, reason="the pool has a host", pool=pool)
-    return Seek() if s.may_try else _until_try(s)
+    return Seek() if s.may_try else until_try(s)
 
 
 # ------------------------------------------------------------------------------------------------------ provisioning
@@ -76,9 +88,11 @@ def _primary_first(s: Scene) -> Act | None:
         return _again_or_failed(s, Start(primary, "primary"), Degraded.START_FAILED, primary)
     if primary.state is LeaseState.STARTING:
         return _booting(s, primary)
-    if not s.pool.founded:
-        return Change(reason="the primary answers", pool=replace(s.pool, founded=True, tries=0, step_began_at=s.now))
-    return None
+    return None if s.pool.founded else _founded(s)
+
+
+def _founded(s: Scene) -> Change:
+    return Change(reason="the primary answers", pool=replace(s.pool, founded=True, tries=0, step_began_at=s.now))
 
 
 def _standby_last(s: Scene) -> Act:
@@ -101,7 +115,7 @@ def _checked_first(s: Scene) -> Act:
     if trouble not in (Degraded.NONE, Degraded.UNCHECKED) or s.waited(s.pool.step_began_at, s.limits.unchecked_seconds):
         reason = trouble or Degraded.UNCHECKED
         return _failed(s, reason, reason.sentence)
-    return Rest(_SOON)
+    return Rest(SOON)
 
 
 def _booting(s: Scene, lease: Lease) -> Act:
@@ -109,32 +123,35 @@ def _booting(s: Scene, lease: Lease) -> Act:
     if s.waited(lease.started_at, s.limits.ready_seconds) and s.waited(s.pool.step_began_at, s.limits.start_seconds):
         return Change(
             reason=f"machine {lease.instance_id} did not get ready",
-            pool=_tried(s, f"machine {lease.instance_id} did not get ready in time"),
+            pool=tried(s, f"machine {lease.instance_id} did not get ready in time"),
             releases=((lease.id, Reason.NOT_READY),),
         )
-    return Rest(_SOON)
+    return Rest(SOON)
 
 
 def _unresolved(s: Scene, lease: Lease) -> Act:
     """Wait until the outcome of a create is known. Nothing is started beside it."""
     if not s.waited(lease.created_at, s.limits.create_seconds):
-        return Rest(_SOON)
+        return Rest(SOON)
     if s.pool.state is PoolState.PROVISIONING:
         return _failed(s, Degraded.UNKNOWN_OUTCOME, f"the outcome of a create ({lease.label}) is unknown", keep=True)
-    return Rest(_SOON)
+    return Rest(SOON)
 
 
 def _again_or_failed(s: Scene, act: Act, reason: Degraded, last: Lease | None) -> Act:
+    if (counted := unfit(s, last)) is not None:
+        return counted
     if s.pool.tries >= MOST_TRIES:
         why = s.pool.error or (last.observed.status_message if last else "") or reason.sentence
         return _failed(s, s.pool.degraded or reason, why)
-    return act if s.may_try else _until_try(s)
+    return act if s.may_try else until_try(s)
 
 
-def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False) -> Change:
-    """Provisioning failed: give back what was made, unless the primary was ready once."""
+def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False, wait: float | None = None) -> Change:
+    """Provisioning failed: give back what was made, unless the primary was ready once. `wait`: until the next try."""
     kept = s.pool.founded or keep
-    pool = replace(s.pool, degraded=degraded, error=why, progress="", tries=0, next_try_at=_later(s, s.pool.tries))
+    again = later(s, s.pool.tries) if wait is None else s.now + timedelta(seconds=wait)
+    pool = replace(s.pool, degraded=degraded, error=why, progress="", tries=0, next_try_at=again)
     if not kept:
         pool = replace(pool, primary=None, standby=None, volume=None, checked_at=None, looked_at=None, misses=0)
     parts = () if kept else (s.primary, s.standby, s.volume)  # a volume that is kept from another host is none
@@ -224,9 +241,9 @@ def _degraded(s: Scene) -> Act:
         return without
     pool, primary = s.pool, s.primary
     if primary is None:
-        return Seek() if pool.seeks and s.may_try else _until_try(s)
-    if (again := _primary_again(s, primary)) is not None:
-        return again
+        return Seek() if pool.seeks and s.may_try else until_try(s)
+    if (taken_up := _taken_up(s, primary)) is not None:
+        return taken_up
     trouble = _primary_trouble(s)
     gone = trouble is Degraded.HOST_OFFLINE and s.waited(s.health.since, s.limits.unreachable_seconds)
     if gone and (moved := elsewhere(s, "the host is offline")) is not None:
@@ -256,23 +273,23 @@ def _without_workload(s: Scene) -> Act | None:
     return Fence(tuple(rented))
 
 
-def _primary_again(s: Scene, primary: Lease) -> Act | None:
-    """Make a new primary where the old one was given back, once nothing else can write to the volume."""
-    if primary.state in UNRESOLVED or primary.state is LeaseState.RELEASING:
-        return Rest(_SOON)
-    if primary.state is LeaseState.STARTING and primary.observed.ready_at is None:
-        return _booting(s, primary)
-    if primary.state not in TERMINAL:
+def _taken_up(s: Scene, primary: Lease) -> Act | None:
+    """Go on with what provisioning had to leave: a create without an answer, or a machine that was not proven stopped.
+
+    Nothing is tried while the marketplace does not reach the host.
+    """
+    pool = s.pool
+    if primary.state is LeaseState.ACTIVE and not pool.founded:
+        return _founded(s)
+    is_stopped = primary.state is LeaseState.PARKED and primary.pending.stop_at is not None
+    if pool.degraded not in UNPROVEN or not (is_stopped or primary.state in TERMINAL):
         return None
-    if s.volume_lost or s.pool.degraded is Degraded.OVER_BUDGET:
-        return _told(s, Degraded.VOLUME_LOST if s.volume_lost else s.pool.degraded)
+    if any(is_offline(each) for each in (primary, *s.writers())):
+        return _told(s, Degraded.HOST_OFFLINE)
     if not s.may_try:
-        return _until_try(s)
-    writers = s.writers()
-    if any(is_offline(each) for each in writers):
-        gone = s.waited(s.pool.step_began_at, s.limits.unreachable_seconds)
-        return (elsewhere(s, "the host is offline") if gone else None) or _told(s, Degraded.HOST_OFFLINE)
-    return exclusion(writers) if writers else RentMachine("primary")
+        return until_try(s)
+    again = replace(_calm(pool), step_began_at=s.now, progress="proving that nothing else writes to the volume")
+    return Change(event=PoolEvent.PROVISION, reason="provisioning goes on", pool=again)
 
 
 def _standby_again(s: Scene) -> Act | None:
@@ -281,7 +298,7 @@ def _standby_again(s: Scene) -> Act | None:
     if pool.mode == "recreate":
         return None
     if standby is None or standby.state in TERMINAL or standby.state is LeaseState.RELEASING:
-        return RentMachine("standby") if s.may_try else None
+        return unfit(s, standby) or (RentMachine("standby") if s.may_try else None)
     if standby.state is LeaseState.STARTING and s.waited(standby.started_at, s.limits.ready_seconds):
         return _booting(s, standby)
     return None
@@ -296,7 +313,8 @@ def _suspended(s: Scene, incident: Incident) -> Act:
     if primary is not None and primary.state is LeaseState.LOST and primary.id not in s.gone:
         return ConfirmGone(primary)
     stopped = any(s.health.is_verdict(each, s.limits.failures) for each in (Signal.LOST, Signal.STOPPED))
-    if (stopped or primary is None or primary.state in TERMINAL) and (s.may_try or s.free_since_try):
+    now = s.may_try or (s.free_since_try and s.pool.degraded not in UNPROVEN)
+    if (stopped or primary is None or primary.state in TERMINAL) and now:
         pool = _to_be_looked_at(replace(s.pool, step_began_at=s.now, next_try_at=None))
         again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
         return Change(event=PoolEvent.PRIMARY_LOST, reason="the failover goes on", pool=pool, incident=again)
@@ -344,7 +362,7 @@ def _ending(s: Scene) -> Act:
     if due or unsent:
         return Change(reason="cleanup", releases=tuple((each.id, Reason.RELEASED) for each in due), unsent=unsent)
     if machines or (left and not s.pool.keep_volume):
-        return Rest(_SOON)
+        return Rest(SOON)
     return Change(
         reason="everything is proven gone",
         pool=replace(
@@ -360,31 +378,15 @@ def _ending(s: Scene) -> Act:
 
 def _excluded(s: Scene, writers: tuple[Lease, ...]) -> Act:
     """Prove, within a time limit, that these machines do not write to the volume."""
-    primary, limits = s.primary, s.limits
-    stopping = all(each.state in RENTED or each.state is LeaseState.LOST for each in writers)
-    limit = limits.fence_seconds if stopping else limits.create_seconds
-    is_new = primary is not None and primary.ended_at is not None and not s.waited(primary.ended_at, limit)
-    if is_new or not s.waited(s.pool.step_began_at, limit):
+    limits, late = s.limits, {lease_id for lease_id, until in s.pool.late_starts if until > s.now}
+    stops = all(each.state in (*RENTED, LeaseState.LOST) and each.id not in late for each in writers)
+    limit = limits.fence_seconds if stops else limits.create_seconds
+    since = (s.pool.step_began_at, s.seen_from, None if s.primary is None else s.primary.ended_at)
+    if not all(s.waited(each, limit) for each in since if each is not None):
         return exclusion(writers)
     reason = why_unproven(writers)
-    return _failed(s, reason, reason.sentence, keep=True)
-
-
-def _tried(s: Scene, why: str) -> Pool:
-    """The pool after a failed try."""
-    tries = s.pool.tries + 1
-    return replace(s.pool, tries=tries, error=why, next_try_at=_later(s, tries), step_began_at=s.now)
-
-
-def _later(s: Scene, tries: int) -> datetime:
-    wait = min(s.limits.retry_seconds * 2 ** max(0, tries - 1), s.limits.retry_most)
-    return s.now + timedelta(seconds=wait)
-
-
-def _until_try(s: Scene) -> Rest:
-    if s.pool.next_try_at is None:
-        return Rest(s.limits.check_seconds)
-    return Rest(max(_SOON, (s.pool.next_try_at - s.now).total_seconds()))
+    wait = limits.retry_seconds if reason is Degraded.HOST_OFFLINE else limits.retry_most
+    return _failed(s, reason if s.pool.founded else Degraded.PROVISION_FAILED, reason.sentence, wait=wait)
 
 
 def _calm(pool: Pool) -> Pool:

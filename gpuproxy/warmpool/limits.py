@@ -34,6 +34,10 @@ class PoolLimits:
     """The first wait before a failed step is tried again. It doubles up to `retry_most`."""
     retry_most: float = 600.0
 
+    def wait_after(self, tries: int) -> float:
+        """Seconds before the next try after so many failed ones."""
+        return min(self.retry_seconds * 2.0 ** min(max(0, tries - 1), 20), self.retry_most)
+
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the numbers together, in sentences; empty: nothing."""
         found = []

@@ -21,6 +21,7 @@ _STOP_AGAIN = timedelta(seconds=2)
 class Memory:
     """Observations about the machines of one pool."""
 
+    began_at: datetime | None = None
     health: Health = field(default_factory=Health)
     trusted_from: datetime | None = None
     """Reads before this time prove nothing, because a start of an earlier supervisor may still be on its way.

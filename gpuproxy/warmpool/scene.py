@@ -18,6 +18,8 @@ from gpuproxy.warmpool.signals import Health
 
 Role = Literal["primary", "standby", "successor"]
 UNSEEN = Health()
+SOON = 1.0
+"""Seconds until a decision is made again that waits for something."""
 _STOPPED_CREATE = (LeaseState.REQUESTED, LeaseState.UNKNOWN, LeaseState.RELEASING)
 
 
@@ -114,6 +116,8 @@ class Scene:
     at_rest: Mapping[LeaseId, AtRest] = field(default_factory=dict)
     gone: frozenset[LeaseId] = frozenset()
     """Vanished machines that no volume lists any more."""
+    seen_from: datetime | None = None
+    """Since when this process has seen the pool; None: for as long as it exists."""
     credit_hours: float | None = None
     """How long the account's credit is enough; None: unknown."""
 

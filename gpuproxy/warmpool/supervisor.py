@@ -179,13 +179,14 @@ class Supervisor:
         self._begun += 1
         due = self._clock.monotonic() + self._begun * _GOLDEN % 1 * self._limits.check_seconds
         late = timedelta(seconds=SENT_WITHIN * self._clock.scale)
-        memory = self._memories[pool_id] = Memory(trusted_from=None if self._db.exclusive else self._clock.now() + late)
+        now = self._clock.now()
+        memory = self._memories[pool_id] = Memory(now, trusted_from=None if self._db.exclusive else now + late)
         try:
             async with self._db.watch(pools.topic(pool_id)) as wakeups:
                 while (row := await self._db.read(lambda tx: self._found(tx, pool_id, memory))) is not None:
                     memory.primary_is(row.pool.primary)
-                    if (now := self._clock.monotonic()) >= due:
-                        due = max(due + self._limits.check_seconds, now)
+                    if (moment := self._clock.monotonic()) >= due:
+                        due = max(due + self._limits.check_seconds, moment)
                         await self._check(row, memory)
                     if not self._rests(row, memory):
                         self._work.start_once(partial(self._work_on, pool_id), pool_id)
@@ -262,5 +263,6 @@ class Supervisor:
             health=memory.health,
             at_rest=dict(memory.at_rest),
             gone=frozenset(memory.gone),
+            seen_from=memory.began_at,
             credit_hours=self._credits.hours(account_of(row.pool)),
         )

@@ -78,9 +78,7 @@ def note_try(tx: Tx, scene: Scene, tried: Tried, require: Callable[[Tx], None]) 
         pools.save(tx, pool, replace(pool, next_try_at=later, error=tried.why, progress="waiting for the volume"))
         return
     tries = pool.tries + 1
-    wait = 0.0 if tried.offer is not None else min(
-        scene.limits.retry_seconds * 2 ** (tries - 1), scene.limits.retry_most
-    )  # fmt: skip
+    wait = 0.0 if tried.offer is not None else scene.limits.wait_after(tries)
     if pool.state is PoolState.FAILOVER:
         wait = min(wait, 5.0)
     later = tx.now() + timedelta(seconds=wait)

@@ -94,7 +94,7 @@ def _paced(folder: Path) -> Row:
 
 
 def reserve(market: Market, client: Client, cpu: Callable[[], float] = lambda: 0.0) -> tuple[float, float]:
-    """Real seconds of one reservation, and the growth of `cpu`; everything is released before this returns."""
+    """Real seconds of one reservation, and the growth of `cpu`; it is over in the books before this returns."""
     request = pb.ReserveGPUsRequest(count=GPUS, max_price=20.0)
     before, began = cpu(), time.perf_counter()
     answer = client.call("ReserveGPUs", request)
@@ -104,6 +104,8 @@ def reserve(market: Market, client: Client, cpu: Callable[[], float] = lambda: 0
         raise SystemExit(f"{GPUS} were asked for, the market has {len(market.alive())}: {answer.message}")
     client.call("ReleaseReservation", pb.ReleaseReservationRequest(reservation_id=answer.reservation_id))
     until(lambda: not market.alive(), "everything is released")
+    asked = pb.GetReservationRequest(reservation_id=answer.reservation_id)
+    until(lambda: client.call("GetReservation", asked).reservation.state == "released", "the books have it")
     return seconds, used
 
 

@@ -65,18 +65,20 @@ def test_a_late_start_is_paid_out_of_what_is_held():
     async def story(world: World) -> None:
         lease = await stopped(world)
         now = await usage(world, limit(1, "24h"))
-        left = 4 * lease.observed.price  # more than the machine can cost to its end
+        left = 4 * lease.observed.price  # enough for this machine to its end, and not for another one
         await put(world, limit((now.spent + left) / DOLLAR, "24h"))
         world.arm("start", "start_refused", seconds=100)
         world.arm("stop", "html_502", times=5)
         with pytest.raises(FailedPrecondition):
             await start(world, lease)
         assert isinstance(await tried(world, lease=3600.0), BudgetExceeded), "its money is not free yet"
-        most = 0
+        most, states = 0, set()
         for _ in range(60):
             await world.sleep(10)
             found = await usage(world, limit(1, "24h"))
             most = max(most, found.spent + found.held)
+            states.add((await now_of(world, lease)).state)
+        assert states > {LeaseState.PARKED}, "the start was carried out"
         assert most <= now.spent + left
         assert (await now_of(world, lease)).state is LeaseState.PARKED
 
