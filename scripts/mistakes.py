@@ -291,8 +291,26 @@ def head(tx: Tx, target: str) -> Delivery | None:
     Mistake(
         "a cleanup forgets what it could not delete",
         "warmpool/deciding.py",
-        "    if machines or (left and not s.pool.keep_volume):\n        return Rest(_SOON)\n",
+        "    if machines or (left and not s.pool.keep_volume):\n        return Rest(SOON)\n",
         "",
+    ),
+    Mistake(
+        "a pool's machine that was released as unfit is rented again at once",
+        "warmpool/deciding.py",
+        'return unfit(s, standby) or (RentMachine("standby") if s.may_try else None)',
+        'return RentMachine("standby") if s.may_try else None',
+    ),
+    Mistake(
+        "a pool that is provisioned waits without end for the proof that nothing else writes",
+        "warmpool/deciding.py",
+        "    if not all(s.waited(each, limit) for each in since if each is not None):\n        return exclusion(writers)\n",
+        "    if limit and since:\n        return exclusion(writers)\n",
+    ),
+    Mistake(
+        "a start that failed frees its money at once",
+        "billing/horizons.py",
+        "lease.pending.stop_at + bound < now",
+        "lease.pending.stop_at < now + bound",
     ),
     Mistake(
         "the lock is taken on the container's own disk, because the volume is not mounted",
