@@ -303,8 +303,8 @@ def head(tx: Tx, target: str) -> Delivery | None:
     Mistake(
         "a pool that is provisioned waits without end for the proof that nothing else writes",
         "warmpool/deciding.py",
-        "    if not all(s.waited(each, limit) for each in since if each is not None):\n        return exclusion(writers)\n",
-        "    if limit and since:\n        return exclusion(writers)\n",
+        "    if not all(s.waited(each, limit) for each in since if each is not None):\n",
+        "    if limit and since:\n",
     ),
     Mistake(
         "a start that failed frees its money at once",

@@ -276,18 +276,21 @@ def _without_workload(s: Scene) -> Act | None:
 def _taken_up(s: Scene, primary: Lease) -> Act | None:
     """Go on with what provisioning had to leave: a create without an answer, or a machine that was not proven stopped.
 
-    Nothing is tried while the marketplace does not reach the host.
+    If it could not start the primary, another machine takes over. Nothing is tried while the host is offline.
     """
     pool = s.pool
     if primary.state is LeaseState.ACTIVE and not pool.founded:
         return _founded(s)
     is_stopped = primary.state is LeaseState.PARKED and primary.pending.stop_at is not None
-    if pool.degraded not in UNPROVEN or not (is_stopped or primary.state in TERMINAL):
+    unstarted = is_stopped and pool.degraded is Degraded.START_FAILED
+    if not unstarted and (pool.degraded not in UNPROVEN or not (is_stopped or primary.state in TERMINAL)):
         return None
     if any(is_offline(each) for each in (primary, *s.writers())):
         return _told(s, Degraded.HOST_OFFLINE)
     if not s.may_try:
         return until_try(s)
+    if unstarted:
+        return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary could not be started")
     again = replace(_calm(pool), step_began_at=s.now, progress="proving that nothing else writes to the volume")
     return Change(event=PoolEvent.PROVISION, reason="provisioning goes on", pool=again)
 

@@ -86,6 +86,14 @@ def test_provisioning_goes_on_where_it_had_to_stop(primary: Lease, degraded: Deg
     assert event(decide(left(primary, degraded=degraded))) is E.PROVISION
 
 
+@pytest.mark.parametrize(("primary", "expected"), [(STOPPED, E.PRIMARY_LOST), (lease("primary", S.PARKED), None)])
+def test_another_machine_takes_over_from_a_primary_that_this_server_has_stopped_and_can_not_start(
+    primary: Lease, expected: PoolEvent | None
+):
+    assert event(decide(left(primary, degraded=D.START_FAILED))) is expected
+    assert event(decide(left(primary, degraded=D.START_FAILED, next_try_at=at(-5)))) is None
+
+
 def test_a_failover_that_was_asked_for_without_a_primary_does_not_meet_the_next_one():
     act = decide(left(GONE, asked="manual", unfenced=True))
     assert isinstance(act, Change)
@@ -99,10 +107,18 @@ def test_a_failover_that_was_asked_for_without_a_primary_does_not_meet_the_next_
         left(GONE, next_try_at=at(-5)),
         left(GONE, other(host="offline"), degraded=D.HOST_OFFLINE),
         left(GONE, degraded=D.NO_FREE_GPU),
+        left(GONE, degraded=D.START_FAILED),
         left(GONE, degraded=D.OVER_BUDGET),
         left(lease("primary", S.PARKED), degraded=D.HOST_OFFLINE, next_try_at=None),
     ],
-    ids=["before its time", "on an offline host", "for want of GPUs", "over budget", "stopped by somebody else"],
+    ids=[
+        "before its time",
+        "offline host",
+        "for want of GPUs",
+        "nothing to start",
+        "over budget",
+        "stopped by another",
+    ],
 )
 def test_it_does_not_go_on(s: Scene):
     assert event(decide(s)) is None
