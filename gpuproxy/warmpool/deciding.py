@@ -282,7 +282,8 @@ def _taken_up(s: Scene, primary: Lease) -> Act | None:
     if primary.state is LeaseState.ACTIVE and not pool.founded:
         return _founded(s)
     is_stopped = primary.state is LeaseState.PARKED and primary.pending.stop_at is not None
-    unstarted = is_stopped and pool.degraded is Degraded.START_FAILED
+    seen_stopped = is_stopped and s.health.is_verdict(Signal.STOPPED, s.limits.failures)  # its start may come late
+    unstarted = seen_stopped and pool.degraded is Degraded.START_FAILED
     if not unstarted and (pool.degraded not in UNPROVEN or not (is_stopped or primary.state in TERMINAL)):
         return None
     if any(is_offline(each) for each in (primary, *s.writers())):

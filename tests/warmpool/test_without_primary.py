@@ -11,7 +11,7 @@ from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.deciding import decide
 from gpuproxy.warmpool.scene import Change, Fence, Rest, Scene
-from gpuproxy.warmpool.signals import Signal
+from gpuproxy.warmpool.signals import Health, Signal
 from tests.warmpool.scenes import LIMITS, PROVEN, S, at, lease, scene
 from tests.warmpool.test_deciding import event, reason, released
 
@@ -92,6 +92,8 @@ def test_another_machine_takes_over_from_a_primary_that_this_server_has_stopped_
 ):
     assert event(decide(left(primary, degraded=D.START_FAILED))) is expected
     assert event(decide(left(primary, degraded=D.START_FAILED, next_try_at=at(-5)))) is None
+    unseen = replace(left(primary, degraded=D.START_FAILED), health=Health(Signal.NONE, 99))
+    assert event(decide(unseen)) is None, "its start may have been carried out"
 
 
 def test_a_failover_that_was_asked_for_without_a_primary_does_not_meet_the_next_one():
