@@ -301,10 +301,10 @@ def head(tx: Tx, target: str) -> Delivery | None:
         'return RentMachine("standby") if s.may_try else None',
     ),
     Mistake(
-        "a pool that is provisioned waits without end for the proof that nothing else writes",
+        "a pool that is provisioned waits without end for a host that is offline",
         "warmpool/deciding.py",
-        "    if not all(s.waited(each, limit) for each in since if each is not None):\n",
-        "    if limit and since:\n",
+        "    if not waited or not any(is_offline(each) for each in writers):\n",
+        "    if since and waited in (True, False):\n",
     ),
     Mistake(
         "a start that failed frees its money at once",

@@ -31,7 +31,7 @@ class FairTurns:
 
     The next turn goes to the waiting project whose last turn is the longest ago. Within a project, turns are given in
     the order of requests. So a project with many calls delays the next call of another project by one interval only.
-    An interval begins when the previous call is sent. Without an interval, nobody waits for another one's turn to end.
+    An interval begins when the previous call is sent.
     """
 
     def __init__(self, clock: Clock, interval: float, *, seed: str = "") -> None:
@@ -48,17 +48,13 @@ class FairTurns:
         self._served: OrderedDict[str, int] = OrderedDict()
         """The number of each project's last turn, oldest first."""
         self._turns = 0
-        self._taken = 0
-        """How many have a turn now."""
+        self._taken = False
         self._timer = Background("turn")
         self._timer_is_set = False
 
     @asynccontextmanager
     async def turn(self, project: str) -> AsyncIterator[Turn]:
-        """Wait for a turn. The caller sets `used` when it is about to send its call. It is the only one then.
-
-        Without an interval, any number have a turn at the same time.
-        """
+        """Wait for a turn. The caller sets `used` when it is about to send its call. There is one turn at a time."""
         await self._take(project)
         turn = Turn()
         try:
@@ -130,7 +126,7 @@ class FairTurns:
         await self._timer.close()
 
     async def _take(self, project: str) -> None:
-        if not self._is_busy and not self._waiting and self._pace.wait() <= _INSTANT:
+        if not self._taken and not self._waiting and self._pace.wait() <= _INSTANT:
             self._grant(project)
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -146,25 +142,18 @@ class FairTurns:
             raise
 
     def _end_turn(self) -> None:
-        self._taken -= 1
+        self._taken = False
         self._serve()
 
-    @property
-    def _is_busy(self) -> bool:
-        """Whether the next turn begins only after one that was given has ended."""
-        return self._taken > 0 and self._pace.interval > 0
-
     def _serve(self) -> None:
-        """Grant the turns that are free and due. Otherwise set a timer that calls this again when the next one is."""
-        while self._waiting and not self._is_busy:
-            if (wait := self._pace.wait()) > _INSTANT:
-                if not self._timer_is_set:
-                    self._timer_is_set = True
-                    self._timer.start(self._serve_after(wait))
-                return
-            self._serve_next()
-
-    def _serve_next(self) -> None:
+        """Grant the next turn if it is free and due. Otherwise set a timer that calls this again when it is due."""
+        if self._taken or not self._waiting:
+            return
+        if (wait := self._pace.wait()) > _INSTANT:
+            if not self._timer_is_set:
+                self._timer_is_set = True
+                self._timer.start(self._serve_after(wait))
+            return
         project = min(self._waiting, key=lambda name: self._served.get(name, 0))
         queue = self._waiting[project]
         granted = queue.popleft()
@@ -174,7 +163,7 @@ class FairTurns:
         granted.set_result(None)
 
     def _grant(self, project: str) -> None:
-        self._taken += 1
+        self._taken = True
         self._turns += 1
         self._served[project] = self._turns
         self._served.move_to_end(project)

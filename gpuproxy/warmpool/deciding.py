@@ -5,13 +5,13 @@ the outcome of a create is unknown, nothing is started that could write to the v
 """
 
 from dataclasses import replace
-from datetime import timedelta
 
+from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
 from gpuproxy.model.pools import NO_HOST, Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool import drills
-from gpuproxy.warmpool.excluding import UNPROVEN, exclusion, is_offline, why_unproven
+from gpuproxy.warmpool.excluding import exclusion, is_offline
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import (
     SOON,
@@ -67,6 +67,8 @@ def _provisioning(s: Scene) -> Act:
 
 def _volume_first(s: Scene) -> Act | None:
     volume = s.volume
+    if s.volume_lost and s.pool.founded:
+        return _failed(s, Degraded.VOLUME_LOST, Degraded.VOLUME_LOST.sentence)
     if volume is None or volume.state in TERMINAL:
         return _again_or_failed(s, RentVolume(), Degraded.PROVISION_FAILED, volume)
     if volume.state in UNRESOLVED:
@@ -119,8 +121,11 @@ def _checked_first(s: Scene) -> Act:
 
 
 def _booting(s: Scene, lease: Lease) -> Act:
-    """Wait for a new machine, up to its time limit."""
-    if s.waited(lease.started_at, s.limits.ready_seconds) and s.waited(s.pool.step_began_at, s.limits.start_seconds):
+    """Wait for a machine that boots, up to its time limit."""
+    limits, faltered_at = s.limits, lease.observed.faltered_at
+    works_again = faltered_at is not None and not s.waited(faltered_at, limits.ready_seconds)
+    late = s.waited(lease.started_at, limits.ready_seconds) and s.waited(s.pool.step_began_at, limits.start_seconds)
+    if late and not works_again:
         return Change(
             reason=f"machine {lease.instance_id} did not get ready",
             pool=tried(s, f"machine {lease.instance_id} did not get ready in time"),
@@ -147,11 +152,10 @@ def _again_or_failed(s: Scene, act: Act, reason: Degraded, last: Lease | None) -
     return act if s.may_try else until_try(s)
 
 
-def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False, wait: float | None = None) -> Change:
-    """Provisioning failed: give back what was made, unless the primary was ready once. `wait`: until the next try."""
+def _failed(s: Scene, degraded: Degraded, why: str, *, keep: bool = False) -> Change:
+    """Provisioning failed: give back what was made, unless the primary was ready once."""
     kept = s.pool.founded or keep
-    again = later(s, s.pool.tries) if wait is None else s.now + timedelta(seconds=wait)
-    pool = replace(s.pool, degraded=degraded, error=why, progress="", tries=0, next_try_at=again)
+    pool = replace(s.pool, degraded=degraded, error=why, progress="", tries=0, next_try_at=later(s, s.pool.tries))
     if not kept:
         pool = replace(pool, primary=None, standby=None, volume=None, checked_at=None, looked_at=None, misses=0)
     parts = () if kept else (s.primary, s.standby, s.volume)  # a volume that is kept from another host is none
@@ -188,7 +192,7 @@ def _beginning(s: Scene) -> Act | None:
         kind: IncidentKind = pool.asked
         event = PoolEvent.PRIMARY_LOST if kind == "manual" else PoolEvent.TEST
         return _begun(s, kind, event, f"a failover was asked for ({kind})")
-    if s.volume_lost:
+    if s.volume_lost or not pool.founded:
         return None  # nothing can take over
     if s.health.is_verdict(Signal.LOST, s.limits.failures) or primary.state is LeaseState.LOST:
         return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary is lost")
@@ -274,26 +278,21 @@ def _without_workload(s: Scene) -> Act | None:
 
 
 def _taken_up(s: Scene, primary: Lease) -> Act | None:
-    """Go on with what provisioning had to leave: a create without an answer, or a machine that was not proven stopped.
-
-    If it could not start the primary, another machine takes over. Nothing is tried while the host is offline.
-    """
+    """Go on with what provisioning had to leave: a create without an answer, or an offline host."""
     pool = s.pool
     if primary.state is LeaseState.ACTIVE and not pool.founded:
         return _founded(s)
+    gone = primary.state in TERMINAL
     is_stopped = primary.state is LeaseState.PARKED and primary.pending.stop_at is not None
-    seen_stopped = is_stopped and s.health.is_verdict(Signal.STOPPED, s.limits.failures)  # its start may come late
-    unstarted = seen_stopped and pool.degraded is Degraded.START_FAILED
-    if not unstarted and (pool.degraded not in UNPROVEN or not (is_stopped or primary.state in TERMINAL)):
+    was_offline = pool.degraded is Degraded.HOST_OFFLINE and (gone or is_stopped)
+    if s.volume_lost or not (was_offline or (gone and pool.degraded is Degraded.UNKNOWN_OUTCOME)):
         return None
     if any(is_offline(each) for each in (primary, *s.writers())):
-        return _told(s, Degraded.HOST_OFFLINE)
+        return None
     if not s.may_try:
         return until_try(s)
-    if unstarted:
-        return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary could not be started")
-    again = replace(_calm(pool), step_began_at=s.now, progress="proving that nothing else writes to the volume")
-    return Change(event=PoolEvent.PROVISION, reason="provisioning goes on", pool=again)
+    again = replace(_calm(pool), tries=pool.tries, step_began_at=s.now, progress="going on")
+    return unfit(s, primary) or Change(event=PoolEvent.PROVISION, reason="provisioning goes on", pool=again)
 
 
 def _standby_again(s: Scene) -> Act | None:
@@ -313,11 +312,12 @@ def _suspended(s: Scene, incident: Incident) -> Act:
     primary = s.primary
     if primary is not None and primary.state is LeaseState.ACTIVE and s.health.is_verdict(Signal.HEALTHY, 2):
         ended = replace(incident, ended_at=s.now, outcome="recovered", reason="the primary is healthy again")
-        return Change(reason="the primary is healthy again", incident=ended, pool=replace(s.pool, step_began_at=s.now))
+        pool, runs_on = replace(s.pool, step_began_at=s.now), ((primary.id, StopDue(None)),)
+        return Change(reason="the primary is healthy again", incident=ended, pool=pool, facts=runs_on)
     if primary is not None and primary.state is LeaseState.LOST and primary.id not in s.gone:
         return ConfirmGone(primary)
     stopped = any(s.health.is_verdict(each, s.limits.failures) for each in (Signal.LOST, Signal.STOPPED))
-    now = s.may_try or (s.free_since_try and s.pool.degraded not in UNPROVEN)
+    now = s.may_try or (s.free_since_try and s.pool.degraded is Degraded.START_FAILED)
     if (stopped or primary is None or primary.state in TERMINAL) and now:
         pool = _to_be_looked_at(replace(s.pool, step_began_at=s.now, next_try_at=None))
         again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
@@ -381,16 +381,13 @@ def _ending(s: Scene) -> Act:
 
 
 def _excluded(s: Scene, writers: tuple[Lease, ...]) -> Act:
-    """Prove, within a time limit, that these machines do not write to the volume."""
-    limits, late = s.limits, {lease_id for lease_id, until in s.pool.late_starts if until > s.now}
-    stops = all(each.state in (*RENTED, LeaseState.LOST) and each.id not in late for each in writers)
-    limit = limits.fence_seconds if stops else limits.create_seconds
+    """Prove that these machines do not write to the volume. There is a time limit for those on an offline host."""
     since = (s.pool.step_began_at, s.seen_from, None if s.primary is None else s.primary.ended_at)
-    if not all(s.waited(each, limit) for each in since if each is not None):
+    waited = all(s.waited(each, s.limits.fence_seconds) for each in since if each is not None)
+    if not waited or not any(is_offline(each) for each in writers):
         return exclusion(writers)
-    reason = why_unproven(writers)
-    wait = limits.retry_seconds if reason is Degraded.HOST_OFFLINE else limits.retry_most
-    return _failed(s, reason if s.pool.founded else Degraded.PROVISION_FAILED, reason.sentence, wait=wait)
+    offline = Degraded.HOST_OFFLINE
+    return _failed(s, offline if s.pool.founded else Degraded.PROVISION_FAILED, offline.sentence)
 
 
 def _calm(pool: Pool) -> Pool:

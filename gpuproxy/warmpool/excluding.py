@@ -5,8 +5,6 @@ from gpuproxy.model.pools import Degraded
 from gpuproxy.warmpool.scene import Act, ConfirmGone, Fence, Rest
 
 _SOON = 0.5
-UNPROVEN = frozenset({Degraded.HOST_OFFLINE, Degraded.NOT_FENCED, Degraded.UNKNOWN_OUTCOME})
-"""Why it may take too long."""
 
 
 def exclusion(writers: tuple[Lease, ...]) -> Act:

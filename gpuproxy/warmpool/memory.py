@@ -53,6 +53,11 @@ class Memory:
         if primary != self.of:
             self.of, self.health = primary, Health()
 
+    def no_verdict(self) -> None:
+        """Forget what earlier checks have shown: they say nothing of a primary that was not checked since."""
+        seen = self.health
+        self.health = Health(checked_at=seen.checked_at, good_at=seen.good_at)
+
     def wants_stop(self, lease_id: LeaseId, now: datetime) -> bool:
         """Whether a stop is to be sent now."""
         sent = self.stop_sent_at.get(lease_id)

@@ -198,7 +198,9 @@ class Supervisor:
             del self._memories[pool_id]
 
     async def _check(self, row: _Row, memory: Memory) -> None:
-        if (primary := row.checked) is not None:
+        if (primary := row.checked) is None:
+            memory.no_verdict()
+        else:
             account = account_of(row.pool)
             # The listing of many machines has many pages: it is old when it is there, and the newest for as long again.
             age = _OLDEST_LISTING * self._limits.check_seconds + 2 * self._listing_takes.get(account, 0.0)

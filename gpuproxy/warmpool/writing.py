@@ -118,7 +118,8 @@ def start_committed(
     lease = leases.note(tx, lease, StopDue(stop_at))
     leases.note(tx, lease, BootsAgain())
     open_ones = tuple(each for each in pool.late_starts if each[1] > tx.now())
-    pool = pools.save(tx, pool, replace(pool, late_starts=(*open_ones, late), unanswered=(lease.id, stop_at)))
+    new = replace(pool, late_starts=(*open_ones, late), unanswered=(lease.id, stop_at))
+    pool = pools.save(tx, pool, new if act.role == "successor" else replace(new, step_began_at=tx.now()))
     if act.role == "successor":
         incident = pools.open_incident(tx, pool.id)
         if incident is None:

@@ -124,28 +124,6 @@ def test_without_an_interval_nobody_waits():
     run_virtual(story)
 
 
-@pytest.mark.parametrize(("interval", "served"), [(0.0, [3.0] * 4), (1.0, [3.0, 7.0, 11.0, 15.0])])
-def test_only_without_an_interval_nobody_waits_for_the_end_of_a_turn(interval: float, served: list[float]):
-    async def story(clock: VirtualClock) -> None:
-        queue = Queue(clock)
-        queue.turns = FairTurns(clock, interval)
-        await asyncio.gather(*(queue.call("a", takes=3.0) for _ in range(4)))
-        assert [at for _, at in queue.served] == served
-
-    run_virtual(story)
-
-
-def test_a_pause_holds_all_turns_also_without_an_interval():
-    async def story(clock: VirtualClock) -> None:
-        queue = Queue(clock)
-        queue.turns = FairTurns(clock, 0.0)
-        queue.turns.hold(7.0)
-        await asyncio.gather(*queue.calls("a", 2), *queue.calls("b", 2))
-        assert [at for _, at in queue.served] == [pytest.approx(7.0)] * 4
-
-    run_virtual(story)
-
-
 @pytest.mark.parametrize("seconds", [1e-6, 5e-7, 1.0])
 def test_no_turn_begins_during_a_hold_however_short(seconds: float):
     """If it did, a process whose turn comes a microsecond later would ask again and again, and never wait."""

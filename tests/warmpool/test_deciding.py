@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.model.leases import LeaseState, Observed
+from gpuproxy.model.lease_facts import StopDue
+from gpuproxy.model.leases import LeaseId, LeaseState, Observed
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.warmpool.deciding import decide
@@ -204,6 +205,7 @@ def test_a_suspended_failover_ends_once_the_primary_is_healthy():
     assert isinstance(act, Change)
     assert act.incident is not None
     assert (act.incident.outcome, act.incident.ended_at) == ("recovered", NOW)
+    assert act.facts == ((LeaseId("primary"), StopDue(None)),), "the stop that the failover sent is over"
 
 
 def test_one_good_check_does_not_end_it():

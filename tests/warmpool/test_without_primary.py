@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from gpuproxy.model.leases import Lease, LeaseId, LeaseState, Observed, Pending
+from gpuproxy.model.leases import Lease, LeaseState, Observed, Pending
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.deciding import decide
-from gpuproxy.warmpool.scene import Change, Fence, Rest, Scene
+from gpuproxy.warmpool.memory import Memory
+from gpuproxy.warmpool.scene import Change, Fence, RentVolume, Rest, Scene
 from gpuproxy.warmpool.signals import Health, Signal
 from tests.warmpool.scenes import LIMITS, PROVEN, S, at, lease, scene
 from tests.warmpool.test_deciding import event, reason, released
@@ -26,10 +27,9 @@ def other(state: LeaseState = S.PARKED, *, host: str = "online") -> Lease:
 
 @pytest.mark.parametrize("primary", [S.RELEASED, S.PARKED])
 @pytest.mark.parametrize(
-    ("host", "seconds", "degraded"),
-    [("online", 91, D.NOT_FENCED), ("offline", 91, D.HOST_OFFLINE), ("online", 89, None), ("offline", 89, None)],
+    ("host", "seconds", "degraded"), [("offline", 91, D.HOST_OFFLINE), ("offline", 89, None), ("online", 900, None)]
 )
-def test_the_proof_that_nothing_else_writes_has_a_time_limit_in_provisioning_too(
+def test_a_host_that_is_offline_is_waited_for_with_a_time_limit_in_provisioning_too(
     primary: LeaseState, host: str, seconds: float, degraded: Degraded | None
 ):
     pool = {"step_began_at": at(seconds), "tries": 1}
@@ -40,60 +40,48 @@ def test_the_proof_that_nothing_else_writes_has_a_time_limit_in_provisioning_too
 
 
 def test_a_first_provision_gives_back_what_was_made_when_that_time_is_over():
-    act = decide(scene(state=P.PROVISIONING, primary=S.RELEASED, pool={"step_began_at": at(91), "founded": False}))
+    pool = {"step_began_at": at(91), "founded": False}
+    act = decide(scene(state=P.PROVISIONING, primary=S.RELEASED, others=(other(host="offline"),), pool=pool))
     assert reason(act) is D.PROVISION_FAILED
     assert set(released(act)) == {"standby", "volume"}
 
 
 def test_its_time_limit_begins_once_the_old_primary_is_gone():
     gone = lease("primary", S.RELEASED, ended_at=at(10))
-    act = decide(scene(state=P.PROVISIONING, others=(gone, other()), pool={"step_began_at": at(300)}))
+    offline = other(host="offline")
+    act = decide(scene(state=P.PROVISIONING, others=(gone, offline), pool={"step_began_at": at(300)}))
     assert isinstance(act, Fence)
 
 
 def test_its_time_limit_begins_anew_with_another_process():
-    s = scene(state=P.PROVISIONING, primary=S.RELEASED, others=(other(),), pool={"step_began_at": at(300)})
+    pool = {"step_began_at": at(300)}
+    s = scene(state=P.PROVISIONING, primary=S.RELEASED, others=(other(host="offline"),), pool=pool)
     assert isinstance(decide(replace(s, seen_from=at(10))), Fence)
-    assert reason(decide(replace(s, seen_from=at(91)))) is D.NOT_FENCED
-
-
-def test_a_start_that_may_still_be_carried_out_is_waited_for():
-    late = ((LeaseId("standby"), at(-60)),)
-    pool = {"late_starts": late, "step_began_at": at(300)}
-    s = scene(state=P.PROVISIONING, primary=S.RELEASED, at_rest={"standby": PROVEN}, pool=pool)
-    assert isinstance(decide(s), Fence)
-
-
-def test_a_release_may_take_longer_than_the_proof_of_a_stop():
-    s = {"state": P.PROVISIONING, "primary": S.RELEASING, "standby": None}
-    assert isinstance(decide(scene(**s, pool={"step_began_at": at(91)})), Rest)
-    assert reason(decide(scene(**s, pool={"step_began_at": at(421)}))) is D.NOT_FENCED
+    assert reason(decide(replace(s, seen_from=at(91)))) is D.HOST_OFFLINE
 
 
 STOPPED = lease("primary", S.PARKED, pending=Pending(stop_at=at(900)))
 GONE = lease("primary", S.RELEASED, ended_at=at(900))
+LOST_VOLUME = lease("volume", S.LOST, kind="volume", instance="V.1")
 
 
 def left(primary: Lease, *others: Lease, **pool: Any) -> Scene:
-    """A pool that is degraded because another machine was not proven stopped."""
-    facts = {"degraded": D.NOT_FENCED, "step_began_at": at(300), "next_try_at": at(1), **pool}
-    return scene(state=P.DEGRADED, others=(primary, *others), signal=Signal.STOPPED, checks=99, pool=facts)
+    """A pool that is degraded because its host was offline while it was provisioned."""
+    facts = {"degraded": D.HOST_OFFLINE, "step_began_at": at(300), "next_try_at": at(1), **pool}
+    return scene(state=P.DEGRADED, others=(primary, *others), signal=Signal.NONE, pool=facts)
 
 
 @pytest.mark.parametrize("primary", [STOPPED, GONE], ids=["stopped", "gone"])
-@pytest.mark.parametrize("degraded", [D.NOT_FENCED, D.HOST_OFFLINE, D.UNKNOWN_OUTCOME])
-def test_provisioning_goes_on_where_it_had_to_stop(primary: Lease, degraded: Degraded):
-    assert event(decide(left(primary, degraded=degraded))) is E.PROVISION
+def test_provisioning_goes_on_once_the_host_is_back(primary: Lease):
+    assert event(decide(left(primary))) is E.PROVISION
 
 
-@pytest.mark.parametrize(("primary", "expected"), [(STOPPED, E.PRIMARY_LOST), (lease("primary", S.PARKED), None)])
-def test_another_machine_takes_over_from_a_primary_that_this_server_has_stopped_and_can_not_start(
-    primary: Lease, expected: PoolEvent | None
+@pytest.mark.parametrize("founded", [True, False])
+@pytest.mark.parametrize(("primary", "expected"), [(GONE, E.PROVISION), (STOPPED, None)], ids=["gone", "stopped"])
+def test_provisioning_goes_on_once_it_is_known_that_no_primary_was_made(
+    primary: Lease, founded: bool, expected: PoolEvent | None
 ):
-    assert event(decide(left(primary, degraded=D.START_FAILED))) is expected
-    assert event(decide(left(primary, degraded=D.START_FAILED, next_try_at=at(-5)))) is None
-    unseen = replace(left(primary, degraded=D.START_FAILED), health=Health(Signal.NONE, 99))
-    assert event(decide(unseen)) is None, "its start may have been carried out"
+    assert event(decide(left(primary, degraded=D.UNKNOWN_OUTCOME, founded=founded))) is expected
 
 
 def test_a_failover_that_was_asked_for_without_a_primary_does_not_meet_the_next_one():
@@ -107,23 +95,48 @@ def test_a_failover_that_was_asked_for_without_a_primary_does_not_meet_the_next_
     "s",
     [
         left(GONE, next_try_at=at(-5)),
-        left(GONE, other(host="offline"), degraded=D.HOST_OFFLINE),
+        left(GONE, other(host="offline")),
+        left(GONE, LOST_VOLUME),
         left(GONE, degraded=D.NO_FREE_GPU),
-        left(GONE, degraded=D.START_FAILED),
+        left(STOPPED, degraded=D.START_FAILED),
         left(GONE, degraded=D.OVER_BUDGET),
-        left(lease("primary", S.PARKED), degraded=D.HOST_OFFLINE, next_try_at=None),
+        left(lease("primary", S.PARKED)),
     ],
     ids=[
-        "before its time",
-        "offline host",
-        "for want of GPUs",
-        "nothing to start",
-        "over budget",
+        "before its time", "offline host", "without the volume", "for want of GPUs", "nothing starts", "over budget",
         "stopped by another",
     ],
-)
+)  # fmt: skip
 def test_it_does_not_go_on(s: Scene):
     assert event(decide(s)) is None
+
+
+def test_a_pool_that_is_provisioned_again_gets_no_other_volume_for_one_that_is_lost():
+    act = decide(scene(state=P.PROVISIONING, others=(LOST_VOLUME,)))
+    assert reason(act) is D.VOLUME_LOST
+    first = decide(scene(state=P.PROVISIONING, others=(LOST_VOLUME,), pool={"founded": False}))
+    assert first == RentVolume()
+
+
+@pytest.mark.parametrize("founded", [True, False])
+def test_nothing_takes_over_from_a_primary_that_never_worked(founded: bool):
+    act = decide(scene(state=P.DEGRADED, primary=S.LOST, pool={"founded": founded, "degraded": D.UNKNOWN_OUTCOME}))
+    assert (event(act) is E.PRIMARY_LOST) is founded
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(899, []), (901, ["primary"])])
+def test_a_primary_that_does_not_run_has_as_long_as_a_new_one_to_get_ready(seconds: float, expected: list[str]):
+    seen = Observed(price=Micro(8), disk_price=Micro(1), ready_at=at(5000), faltered_at=at(seconds))
+    primary = lease("primary", S.STARTING, started_at=at(9000), observed=seen)
+    act = decide(scene(state=P.PROVISIONING, others=(primary,), pool={"step_began_at": at(2000)}))
+    assert released(act) == expected
+
+
+def test_what_was_seen_of_a_primary_is_no_verdict_once_it_was_not_checked_for_a_while():
+    memory = Memory(health=Health(Signal.LOST, 9, at(30), at(2), at(40), at(3), 5))
+    memory.no_verdict()
+    assert not memory.health.is_verdict(Signal.LOST, 1)
+    assert (memory.health.checked_at, memory.health.good_at) == (at(2), at(40))
 
 
 def test_the_first_primary_of_a_pool_may_become_ready_while_it_is_degraded():
