@@ -28,7 +28,7 @@ from gpuproxy.warmpool.scene import (
 )
 from gpuproxy.warmpool.signals import Signal
 from gpuproxy.warmpool.tidying import releasable, tidied
-from gpuproxy.warmpool.tries import later, tried, unfit, until_try
+from gpuproxy.warmpool.tries import calm, later, tried, unfit, until_try
 
 MOST_TRIES = 3
 """Failed tries of one step of provisioning. After that, what was made is given back."""
@@ -87,6 +87,8 @@ def _primary_first(s: Scene) -> Act | None:
     if primary.state is LeaseState.PARKED:
         if others := s.writers(but=primary.id):
             return _excluded(s, others)
+        if primary.observed.price > primary.creation.ceiling:
+            return _failed(s, Degraded.START_FAILED, f"machine {primary.instance_id} costs more than the limit now")
         return _again_or_failed(s, Start(primary, "primary"), Degraded.START_FAILED, primary)
     if primary.state is LeaseState.STARTING:
         return _booting(s, primary)
@@ -113,7 +115,7 @@ def _standby_last(s: Scene) -> Act:
 def _checked_first(s: Scene) -> Act:
     """The pool is ready once the standby's GPUs were seen free."""
     if (trouble := s.trouble) is Degraded.NONE and s.pool.looked_at is not None:
-        return Change(event=PoolEvent.PROVISIONED, reason="a standby can take over", pool=_calm(s.pool))
+        return Change(event=PoolEvent.PROVISIONED, reason="a standby can take over", pool=calm(s.pool))
     if trouble not in (Degraded.NONE, Degraded.UNCHECKED) or s.waited(s.pool.step_began_at, s.limits.unchecked_seconds):
         reason = trouble or Degraded.UNCHECKED
         return _failed(s, reason, reason.sentence)
@@ -125,6 +127,8 @@ def _booting(s: Scene, lease: Lease) -> Act:
     limits, faltered_at = s.limits, lease.observed.faltered_at
     works_again = faltered_at is not None and not s.waited(faltered_at, limits.ready_seconds)
     late = s.waited(lease.started_at, limits.ready_seconds) and s.waited(s.pool.step_began_at, limits.start_seconds)
+    if late and lease.id == s.pool.primary and s.pool.founded and is_offline(lease):
+        return _failed(s, Degraded.HOST_OFFLINE, Degraded.HOST_OFFLINE.sentence)
     if late and not works_again:
         return Change(
             reason=f"machine {lease.instance_id} did not get ready",
@@ -257,7 +261,7 @@ def _degraded(s: Scene) -> Act:
             return mended
         trouble = s.trouble
         if trouble is Degraded.NONE:
-            return Change(event=PoolEvent.STANDBY_READY, reason="a standby can take over again", pool=_calm(pool))
+            return Change(event=PoolEvent.STANDBY_READY, reason="a standby can take over again", pool=calm(pool))
     return _told(s, trouble or pool.degraded)
 
 
@@ -282,16 +286,18 @@ def _taken_up(s: Scene, primary: Lease) -> Act | None:
     pool = s.pool
     if primary.state is LeaseState.ACTIVE and not pool.founded:
         return _founded(s)
+    if primary.state is LeaseState.STARTING and not pool.founded:
+        return _booting(s, primary)
     gone = primary.state in TERMINAL
     is_stopped = primary.state is LeaseState.PARKED and primary.pending.stop_at is not None
     was_offline = pool.degraded is Degraded.HOST_OFFLINE and (gone or is_stopped)
-    if s.volume_lost or not (was_offline or (gone and pool.degraded is Degraded.UNKNOWN_OUTCOME)):
+    if s.volume_lost or not (was_offline or (gone and (pool.degraded is Degraded.UNKNOWN_OUTCOME or not pool.founded))):
         return None
     if any(is_offline(each) for each in (primary, *s.writers())):
         return None
     if not s.may_try:
         return until_try(s)
-    again = replace(_calm(pool), tries=pool.tries, step_began_at=s.now, progress="going on")
+    again = replace(calm(pool), tries=pool.tries, step_began_at=s.now, progress="going on")
     return unfit(s, primary) or Change(event=PoolEvent.PROVISION, reason="provisioning goes on", pool=again)
 
 
@@ -327,7 +333,8 @@ def _suspended(s: Scene, incident: Incident) -> Act:
 
 def _told(s: Scene, trouble: Degraded) -> Act:
     """Store a new reason; otherwise wait."""
-    unstarted = trouble is Degraded.STOPPED_OUTSIDE and s.pool.degraded is Degraded.START_FAILED
+    left = s.pool.degraded is Degraded.HOST_OFFLINE and s.primary is not None and s.primary.pending.stop_at is not None
+    unstarted = trouble is Degraded.STOPPED_OUTSIDE and (left or s.pool.degraded is Degraded.START_FAILED)
     if trouble is s.pool.degraded or unstarted:  # a primary that could not be started was not stopped by somebody else
         return Rest(s.limits.check_seconds)
     return Change(reason=trouble.sentence, pool=replace(s.pool, degraded=trouble, error=trouble.sentence))
@@ -340,8 +347,8 @@ def _disabling(s: Scene) -> Act:
     """Give back all but the primary and the volume. The state is disabled already, or becomes so."""
     pool = s.pool
     if pool.state is not PoolState.DISABLED:
-        calm = replace(
-            _calm(pool), standby=None, failed=None, failed_until=None, checked_at=None, looked_at=None, misses=0
+        disabled = replace(
+            calm(pool), standby=None, failed=None, failed_until=None, checked_at=None, looked_at=None, misses=0
         )
         incident = None if s.incident is None else replace(
             s.incident, ended_at=s.now, outcome="failed", reason="the pool was disabled"
@@ -350,7 +357,7 @@ def _disabling(s: Scene) -> Act:
             (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id != pool.primary and releasable(each)
         )
         return Change(
-            event=PoolEvent.DISABLE, reason="it was asked for", pool=calm, incident=incident, releases=given_back
+            event=PoolEvent.DISABLE, reason="it was asked for", pool=disabled, incident=incident, releases=given_back
         )
     return tidied(s) or Rest()
 
@@ -388,9 +395,3 @@ def _excluded(s: Scene, writers: tuple[Lease, ...]) -> Act:
         return exclusion(writers)
     offline = Degraded.HOST_OFFLINE
     return _failed(s, offline if s.pool.founded else Degraded.PROVISION_FAILED, offline.sentence)
-
-
-def _calm(pool: Pool) -> Pool:
-    return replace(
-        pool, degraded=Degraded.NONE, error="", progress="", tries=0, next_try_at=None, asked="", unfenced=False
-    )

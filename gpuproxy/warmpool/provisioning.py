@@ -198,7 +198,7 @@ def begun(now: datetime, pool: Pool, spec: PoolSpec, host: HostKey, account: str
         degraded=Degraded.NONE, error="", progress="beginning", step_began_at=now, asked="", unfenced=False,
         misses=0, looked_at=None, checked_at=None, keep_volume=False,
     )  # fmt: skip
-    if pool.host == host and pool.account == account:
+    if host and pool.host == host and pool.account == account:
         return new
     return replace(
         new, host=host, account=account, primary=None, standby=None, volume=None, failed=None, failed_until=None,

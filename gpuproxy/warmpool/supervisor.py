@@ -205,9 +205,11 @@ class Supervisor:
             # The listing of many machines has many pages: it is old when it is there, and the newest for as long again.
             age = _OLDEST_LISTING * self._limits.check_seconds + 2 * self._listing_takes.get(account, 0.0)
             watch = self._watches.at(account)
-            memory.health = await self._checks.check(
+            health = await self._checks.check(
                 row.pool, primary, memory.health, lambda: watch.listing, timedelta(seconds=age)
             )
+            if memory.of == primary.id:  # no other machine was promoted meanwhile
+                memory.health = health
 
     def _rests(self, row: _Row, memory: Memory) -> bool:
         """Whether nothing is to be done before the next check."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpuproxy.model.leases import TERMINAL, Lease
-from gpuproxy.model.pools import Pool
+from gpuproxy.model.pools import Degraded, Pool
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.scene import SOON, Change, Rest, Scene
 
@@ -38,3 +38,10 @@ def until_try(s: Scene) -> Rest:
     if s.pool.next_try_at is None:
         return Rest(s.limits.check_seconds)
     return Rest(max(SOON, (s.pool.next_try_at - s.now).total_seconds()))
+
+
+def calm(pool: Pool) -> Pool:
+    """The pool without what was wrong with it, and without failed tries."""
+    return replace(
+        pool, degraded=Degraded.NONE, error="", progress="", tries=0, next_try_at=None, asked="", unfenced=False
+    )

@@ -132,6 +132,34 @@ def test_a_primary_that_does_not_run_has_as_long_as_a_new_one_to_get_ready(secon
     assert released(act) == expected
 
 
+def test_a_primary_on_an_offline_host_is_not_released_because_it_does_not_get_ready():
+    seen = Observed(price=Micro(8), disk_price=Micro(1), billed="nothing")
+    primary = lease("primary", S.STARTING, started_at=at(9000), observed=seen)
+    s = scene(state=P.PROVISIONING, others=(primary,), pool={"step_began_at": at(2000)})
+    assert (reason(decide(s)), released(decide(s))) == (D.HOST_OFFLINE, [])
+    first = scene(state=P.PROVISIONING, others=(primary,), pool={"step_began_at": at(2000), "founded": False})
+    assert released(decide(first)) == ["primary"]
+
+
+def test_a_stopped_primary_above_its_price_limit_is_not_started():
+    dear = lease("primary", S.PARKED, observed=Observed(price=Micro(10), disk_price=Micro(1)))
+    act = decide(scene(state=P.PROVISIONING, others=(dear,), at_rest={"standby": PROVEN}))
+    assert (event(act), reason(act)) == (E.FAILED, D.START_FAILED)
+
+
+def test_a_first_primary_that_does_not_get_ready_is_released_while_the_pool_is_degraded_too():
+    slow = lease("primary", S.STARTING, started_at=at(901))
+    facts = {"degraded": D.UNKNOWN_OUTCOME, "step_began_at": at(901), "founded": False}
+    assert released(decide(scene(state=P.DEGRADED, others=(slow,), pool=facts))) == ["primary"]
+    assert released(decide(scene(state=P.DEGRADED, others=(slow,), pool={**facts, "founded": True}))) == []
+
+
+def test_a_primary_that_this_server_has_stopped_was_not_stopped_by_somebody_else():
+    unsure = other(host="offline")
+    act = decide(replace(left(STOPPED, unsure), health=Health(Signal.STOPPED, 9, at(30), at(2), at(40), at(3), 5)))
+    assert isinstance(act, Rest)
+
+
 def test_what_was_seen_of_a_primary_is_no_verdict_once_it_was_not_checked_for_a_while():
     memory = Memory(health=Health(Signal.LOST, 9, at(30), at(2), at(40), at(3), 5))
     memory.no_verdict()
