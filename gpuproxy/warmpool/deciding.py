@@ -125,11 +125,11 @@ def _checked_first(s: Scene) -> Act:
 def _booting(s: Scene, lease: Lease) -> Act:
     """Wait for a machine that boots, up to its time limit."""
     limits, faltered_at = s.limits, lease.observed.faltered_at
-    works_again = faltered_at is not None and not s.waited(faltered_at, limits.ready_seconds)
+    has_time = faltered_at is not None and not s.waited(faltered_at, limits.ready_seconds)
     late = s.waited(lease.started_at, limits.ready_seconds) and s.waited(s.pool.step_began_at, limits.start_seconds)
     if late and lease.id == s.pool.primary and s.pool.founded and is_offline(lease):
         return _failed(s, Degraded.HOST_OFFLINE, Degraded.HOST_OFFLINE.sentence)
-    if late and not works_again:
+    if late and not has_time:
         return Change(
             reason=f"machine {lease.instance_id} did not get ready",
             pool=tried(s, f"machine {lease.instance_id} did not get ready in time"),
