@@ -95,7 +95,9 @@ def ends_stand(tx: Tx, rows: Sequence[Lease]) -> None:
         hold = limits.hold_of(tx, lease.id)
         if hold is None or lease.expires_at is None or (lease.is_prepaid and lease.prepaid.booked_until is None):
             continue
-        end = max(micros(_whole_hours(tx, lease, lease.expires_at)), hold.paid_until or 0 if lease.is_prepaid else 0)
+        end = micros(_whole_hours(tx, lease, lease.expires_at))
+        if lease.is_prepaid and hold.paid_until is not None:
+            end = max(end, hold.paid_until)
         if hold.until > end:
             limits.save_lower(tx, replace(hold, until=end))
 

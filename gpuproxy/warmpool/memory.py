@@ -22,6 +22,7 @@ class Memory:
     """Observations about the machines of one pool."""
 
     began_at: datetime | None = None
+    """When this process took up the pool."""
     health: Health = field(default_factory=Health)
     trusted_from: datetime | None = None
     """Reads before this time prove nothing, because a start of an earlier supervisor may still be on its way.

@@ -77,6 +77,22 @@ def test_a_repeat_that_was_not_sent_does_not_undo_the_start_before_it():
     told(story)
 
 
+def test_a_primary_has_its_whole_time_to_boot_from_its_start_and_not_from_the_call():
+    async def story(world: World) -> None:
+        before = await disabled_with_a_stopped_primary(world)
+        await world.sleep(1200)  # it is no new machine any more
+        world.arm("start", "rate_limited", times=2)
+        await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
+        await world.sleep(400)
+        now = await status(world)
+        assert before.primary is not None
+        assert now.primary is not None
+        assert now.primary.id == before.primary.id, "it was released"
+        assert now.pool.state is PoolState.ACTIVE
+
+    in_world(story, boot_time=(80.0, 80.0), settings={"reconcile_interval": 2.0})
+
+
 def test_a_stop_that_somebody_else_asks_for_stands():
     async def story(world: World) -> None:
         before = await enabled(world, ("start", "reset_after", {}))

@@ -7,22 +7,24 @@ import pytest
 
 from gpuproxy.model.leases import Lease, LeaseState, Observed, Pending
 from gpuproxy.model.money import Micro
+from gpuproxy.model.offers import HostKey
 from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.deciding import decide
 from gpuproxy.warmpool.memory import Memory
+from gpuproxy.warmpool.provisioning import begun
 from gpuproxy.warmpool.scene import Change, Fence, RentVolume, Rest, Scene
 from gpuproxy.warmpool.signals import Health, Signal
-from tests.warmpool.scenes import LIMITS, PROVEN, S, at, lease, scene
+from tests.warmpool.scenes import LIMITS, NOW, PROVEN, S, at, lease, scene
 from tests.warmpool.test_deciding import event, reason, released
 
 P, D, E = PoolState, Degraded, PoolEvent
 
 
-def other(state: LeaseState = S.PARKED, *, host: str = "online") -> Lease:
-    """The pool's standby."""
+def other(*, host: str) -> Lease:
+    """The pool's standby, on a host that is online or offline."""
     seen = Observed(price=Micro(8), disk_price=Micro(1), billed="disk" if host == "online" else "nothing")
-    return lease("standby", state, observed=seen)
+    return lease("standby", S.PARKED, observed=seen)
 
 
 @pytest.mark.parametrize("primary", [S.RELEASED, S.PARKED])
@@ -116,6 +118,14 @@ def test_a_pool_that_is_provisioned_again_gets_no_other_volume_for_one_that_is_l
     assert reason(act) is D.VOLUME_LOST
     first = decide(scene(state=P.PROVISIONING, others=(LOST_VOLUME,), pool={"founded": False}))
     assert first == RentVolume()
+
+
+@pytest.mark.parametrize(("host", "kept"), [("", None), ("vast.ai/7", "volume")], ids=["searched", "the same"])
+def test_a_pool_keeps_its_parts_only_if_it_is_provisioned_on_the_host_that_it_has(host: str, kept: str | None):
+    """A pool that has lost its volume and searches a host has none: it is not the host of the old parts."""
+    pool = replace(scene().pool, host=HostKey(host))
+    new = begun(NOW, pool, pool.spec, HostKey(host), pool.account)
+    assert (new.volume, new.founded) == (kept, kept is not None)
 
 
 @pytest.mark.parametrize("founded", [True, False])
