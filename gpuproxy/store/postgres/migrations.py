@@ -39,6 +39,7 @@ MIGRATIONS = (
             *triggers.TRIGGERS,
         ),
     ),
+    Migration("plans that are made once", triggers.PLANNED_ONCE),
 )
 
 

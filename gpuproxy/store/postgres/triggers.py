@@ -172,3 +172,9 @@ TRIGGERS = (
         _LIMITS.format(before="held(OLD, l, NEW.checked_at)"),
     ),
 )
+
+PLANNED_ONCE = tuple(
+    f"ALTER FUNCTION {name} SET plan_cache_mode = force_generic_plan"
+    for name in ("spend_hold_inserted()", "spend_hold_raised()")
+)
+"""Migration 2: what these functions ask takes longer to plan than to answer, and each plan would be the same."""

@@ -193,3 +193,20 @@ def test_settings_by_which_commits_can_be_lost_are_refused(state: dict[str, str]
 def test_the_tests_server_is_refused_without_the_permission_to_lose_commits():
     with pytest.raises(UnusableServer, match="fsync is off"):
         PostgresDatabase(postgres.fresh(), "safe", threads=False)
+
+
+def test_the_check_of_the_limits_is_planned_once_for_each_connection(pg: Any):
+    rows = pg.execute("SELECT proname FROM pg_proc WHERE 'plan_cache_mode=force_generic_plan' = ANY (proconfig)")
+    checks = pg.execute("SELECT proname FROM pg_proc WHERE prosrc LIKE '%spending limit exceeded%'")
+    assert sorted(rows) == sorted(checks) != []
+
+
+def test_a_database_of_the_version_before_is_migrated():
+    url = postgres.server().create()
+    PostgresDatabase(url, "before", unsafe=True, threads=False)._writer.close()
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("ALTER FUNCTION spend_hold_raised RESET ALL")
+        admin.execute("DELETE FROM gpuproxy_migrations WHERE number = 2")
+        PostgresDatabase(url, "after", unsafe=True, threads=False)._writer.close()
+        found = admin.execute("SELECT proconfig FROM pg_proc WHERE proname = 'spend_hold_raised'").fetchone()
+    assert found == (["plan_cache_mode=force_generic_plan"],)
