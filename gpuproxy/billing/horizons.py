@@ -90,8 +90,14 @@ class Horizons:
         found = []
         for hold in limits.ending(tx, now + spending.VOLUME_HORIZON - _VOLUME_AGAIN):
             lease = leases.find(tx, LeaseId(hold.lease_id))
-            if lease is None or lease.expires_at is not None or lease.is_prepaid:
-                continue  # it is held until its end, or by its bookings
+            if lease is None or lease.is_prepaid:
+                continue  # it is held by its bookings
+            if _is_over(lease, now):
+                if moment(hold.until) <= now + self._margin / 6:
+                    found.append(_Due(lease, raised(hold, until=micros(now + self._margin / 3)), None))
+                continue
+            if lease.expires_at is not None:
+                continue  # it is held until its end
             if lease.state not in RENTED and lease.state is not LeaseState.UNKNOWN:
                 continue
             if lease.kind == "machine" and moment(hold.until) > now + self._margin:
@@ -111,11 +117,12 @@ class Horizons:
     def _extend(self, tx: Tx) -> None:
         for due in self._due(tx):
             lease = leases.get(tx, due.lease.id)  # an earlier one may have ended it
-            if lease.state is LeaseState.UNKNOWN:  # it may cost money until it is found, or proven not to exist
+            if lease.state is LeaseState.UNKNOWN or _is_over(lease, tx.now()):  # it costs money until it is proven gone
                 limits.force(tx, due.wanted)
+                continue
             if lease.state not in RENTED:
                 continue
-            refusals = limits.refusing(tx, [due.wanted], quotas=False) if due.wanted.rate > 0 else []
+            refusals = limits.refusing(tx, [due.wanted], quotas=False, prolongs=True) if due.wanted.rate > 0 else []
             if refusals:
                 self._refused(tx, due, refusals)
             elif due.wanted.rate > 0:
@@ -166,7 +173,10 @@ class Horizons:
         candidates: list[tuple[Lease, int]] = []
         for hold in sorted(covered, key=_age, reverse=True):
             lease = leases.get(tx, LeaseId(hold.lease_id))
-            amount = held(hold, over.limit.window, span, now, partial(_past, tx))
+            if over.missing_later is None:
+                amount = held(hold, over.limit.window, span, now, partial(_past, tx))
+            else:
+                amount = hold.at_end(asking.until - over.limit.window.length, asking.until, now)
             if lease.state is LeaseState.RELEASING or (_stops(lease) and lease.state is not LeaseState.PARKED):
                 needed -= amount  # it makes room by itself
             elif amount > 0 and _may_be_ended(lease) and _age(hold) > _age(asking):
@@ -195,6 +205,13 @@ class Horizons:
 def _age(hold: Hold) -> tuple[int, str]:
     """A sort key: older machines come first."""
     return hold.since, hold.lease_id
+
+
+def _is_over(lease: Lease, now: datetime) -> bool:
+    """True for what may still cost its whole price, although it is being released or its end has come."""
+    if lease.state is LeaseState.PARKED or lease.kind != "machine":
+        return False
+    return lease.state is LeaseState.RELEASING or (lease.expires_at is not None and lease.expires_at <= now)
 
 
 def _rests(lease: Lease) -> bool:

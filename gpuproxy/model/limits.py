@@ -176,6 +176,10 @@ class Hold:
             self.kept_rate, min(self.kept_until, until) - disk_since
         )
 
+    def at_end(self, since: int, end: int, now: int) -> int:
+        """What it still costs until `end`, and will count in a window then that begins at `since`."""
+        return self.future(max(self.begin(now), since), end + self.lead)
+
 
 Past = Callable[[str, int], int]
 """What was paid for a lease since a time, in micro-dollars."""
@@ -232,6 +236,8 @@ class Over:
     asked: int
     span: Span | None = None
     """The part of time in which it would be exceeded, for example a later month. None: the part that counts now."""
+    missing_later: int | None = None
+    """For a machine that has run for a whole window and is to go on: what will be missing at the end of that time."""
 
     @property
     def limit(self) -> SpendingLimit:
@@ -241,19 +247,31 @@ class Over:
     @property
     def short(self) -> int:
         """What is missing."""
-        return self.asked - self.usage.left
+        return self.asked - self.usage.left if self.missing_later is None else self.missing_later
 
 
-def exceeded(limit: SpendingLimit, span: Span, now: int, spent: int, *, holds: "Holds", past: Past) -> Over | None:
-    """The limit, if these holds would exceed it. What asks for nothing more is never refused."""
+def exceeded(
+    limit: SpendingLimit, span: Span, now: int, *, spent: Callable[[int], int], holds: "Holds", past: Past
+) -> Over | None:
+    """The limit, if these holds would exceed it. `spent(since)`: what was paid since a time.
+
+    What asks for nothing more is never refused. But a machine that has run for a whole sliding window also asks for
+    nothing more when it goes on. That is refused if the limit would still be exceeded at the end of that time.
+    """
     before = holds.sum(holds.before, limit, span, now, past)
     after = holds.sum(holds.after, limit, span, now, past)
-    if after <= before:
+    goes_on = after <= before and limit.window.length > 0 and holds.go_on
+    if after <= before and not goes_on:
         return None
+    paid = spent(span.since) if span.since <= now else 0
     others = holds.doubtful + holds.sum(holds.others, limit, span, now, past)
-    if spent + others + after <= limit.amount:
+    if paid + others + after <= limit.amount:
         return None
-    return Over(usage=Usage(limit=limit, spent=spent, held=others + before), asked=after - before, span=span)
+    usage = Usage(limit=limit, spent=paid, held=others + before)
+    if not goes_on:
+        return Over(usage=usage, asked=after - before, span=span)
+    missing = holds.at_end(limit, now, spent) - limit.amount
+    return Over(usage=usage, asked=holds.longer(now), span=span, missing_later=missing) if missing > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +283,29 @@ class Holds:
     after: Sequence[Hold]
     doubtful: int = 0
     """What may have been paid, and nobody will ever know."""
+    prolongs: bool = False
+    """The change is that something goes on for longer."""
+
+    @property
+    def go_on(self) -> bool:
+        """True if something that costs money is to run for longer."""
+        until = {hold.lease_id: hold.until for hold in self.before}
+        return self.prolongs and any(h.rate > 0 and h.until > until.get(h.lease_id, h.until) for h in self.after)
+
+    def longer(self, now: int) -> int:
+        """The price of the time by which the holds that change are prolonged."""
+        return sum(h.future(now, h.until) for h in self.after) - sum(h.future(now, h.until) for h in self.before)
+
+    def at_end(self, limit: SpendingLimit, now: int, spent: Callable[[int], int]) -> int:
+        """What will count against a sliding limit at the end of the longest hold that changes.
+
+        By then, a part of what is spent now has left the window.
+        """
+        end = max(hold.until for hold in self.after)
+        since = end - limit.window.length
+        covered = (hold for hold in (*self.others, *self.after) if limit.covers(hold.project, hold.key_id))
+        then = sum(hold.extra + hold.booked + hold.at_end(since, end, now) for hold in covered)
+        return (spent(since) if since < now else 0) + self.doubtful + then
 
     @staticmethod
     def sum(holds: Sequence[Hold], limit: SpendingLimit, span: Span, now: int, past: Past) -> int:

@@ -72,7 +72,7 @@ def admit_longer(tx: Tx, rows: Sequence[Lease], until: datetime) -> None:
         if lease.state in LIVE and (hold := limits.hold_of(tx, lease.id)) is not None
     ]
     if wanted:
-        limits.admit(tx, wanted)
+        limits.admit(tx, wanted, prolongs=True)
 
 
 def _whole_hours(tx: Tx, lease: Lease, until: datetime) -> datetime:

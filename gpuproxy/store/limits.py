@@ -49,12 +49,13 @@ _EARLY = timedelta(hours=1)
 # -- admission
 
 
-def admit(tx: Tx, changes: Sequence[Hold]) -> None:
+def admit(tx: Tx, changes: Sequence[Hold], *, prolongs: bool = False) -> None:
     """Hold more money, if every limit and quota allows it. Raises BudgetExceeded, or what a quota raises.
 
     `changes` are holds as they are to become. Called in the transaction of the intent, before anything is paid.
+    `prolongs`: see `refusing`.
     """
-    if refusals := refusing(tx, changes):
+    if refusals := refusing(tx, changes, prolongs=prolongs):
         raise BudgetExceeded(refusals[0])
     for hold in changes:
         save(tx, hold)
@@ -99,11 +100,12 @@ def refusing(
     stored: bool = True,
     at_once: Sequence[Hold] | None = None,
     quotas: bool = True,
+    prolongs: bool = False,
 ) -> list[Over]:
     """The limits that would be exceeded. Raises what a quota raises.
 
     `stored`: what is spent is stored with each limit, for the trigger that checks the holds again. `at_once`: see
-    `check`. `quotas`: False for what goes on. A quota refuses what is new.
+    `check`. `quotas`: False for what goes on. A quota refuses what is new. `prolongs`: something goes on for longer.
     """
     project, key_id = changes[0].project, changes[0].key_id
     spend_limits.quota_ahead(tx, project)
@@ -117,6 +119,7 @@ def refusing(
         others=[row for row in rows if row.lease_id not in ids],
         before=[row for row in rows if row.lease_id in ids],
         after=changes,
+        prolongs=prolongs,
     )
     if quotas:
         _check_quota(quota, project, holds if at_once is None else replace(holds, after=at_once))
@@ -140,14 +143,15 @@ def _check_quota(quota: Quota | None, project: str, holds: Holds) -> None:
 
 def _over(tx: Tx, limit: SpendingLimit, holds: Holds, until: int, past: Past, *, stored: bool) -> Over | None:
     now = micros(tx.now())
+    posted_since = cache(lambda since: _posted(tx, limit, since))
     for span in limit.window.spans(now, until):
-        posted, doubtful = (_posted(tx, limit, span), _doubtful(tx, limit, span)) if span.since <= now else (0, 0)
+        doubtful = _doubtful(tx, limit, span) if span.since <= now else 0
         if stored and span.since <= now:
             tx.write(
                 "UPDATE spend_limits SET posted = ?, posted_at = ?, posted_since = ?, posted_until = ? WHERE id = ?",
-                (posted + doubtful, now, span.since, span.end or 0, limit.id),
+                (posted_since(span.since) + doubtful, now, span.since, span.end or 0, limit.id),
             )
-        over = exceeded(limit, span, now, posted, holds=replace(holds, doubtful=doubtful), past=past)
+        over = exceeded(limit, span, now, spent=posted_since, holds=replace(holds, doubtful=doubtful), past=past)
         if over is not None:
             return over
     return None
@@ -158,10 +162,10 @@ def _past(tx: Tx) -> Past:
     return cache(lambda lease_id, since: spent_on(tx, LeaseId(lease_id), moment(since), tx.now()))
 
 
-def _posted(tx: Tx, limit: SpendingLimit, span: Span) -> Micro:
-    """What was paid."""
+def _posted(tx: Tx, limit: SpendingLimit, since: int) -> Micro:
+    """What was paid since a time."""
     project, key_id = _whose(limit)
-    return spent(tx, project=project, key_id=key_id, since=moment(span.since), until=tx.now())
+    return spent(tx, project=project, key_id=key_id, since=moment(since), until=tx.now())
 
 
 def _doubtful(tx: Tx, limit: SpendingLimit, span: Span) -> Micro:
@@ -191,7 +195,7 @@ def usages(tx: Tx, chosen: Sequence[SpendingLimit]) -> list[Usage]:
         span = limit.window.span(now)
         covered = (hold for hold in rows if limit.covers(hold.project, hold.key_id))
         holding = sum(held(hold, limit.window, span, now, past) for hold in covered)
-        usage = Usage(limit=limit, spent=_posted(tx, limit, span), held=holding + _doubtful(tx, limit, span))
+        usage = Usage(limit=limit, spent=_posted(tx, limit, span.since), held=holding + _doubtful(tx, limit, span))
         found.append(usage)
     return found
 
