@@ -36,7 +36,7 @@ NEAR = 0.8
 
 _HOUR = 3_600_000_000
 _UNITS = {"m": 60_000_000, "min": 60_000_000, "h": _HOUR, "d": 24 * _HOUR}
-_SHORTEST, _LONGEST = 5 * _UNITS["m"], 90 * _UNITS["d"]
+_SHORTEST, LONGEST = 5 * _UNITS["m"], 90 * _UNITS["d"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,7 +75,7 @@ def window(text: str) -> Window:
         return Window(name, 0)
     found = re.fullmatch(r"(\d{1,6})(min|m|h|d)", name)
     length = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not _SHORTEST <= length <= _LONGEST:
+    if not _SHORTEST <= length <= LONGEST:
         raise ValueError(f"{text!r} is no window: use a duration from 5m to 90d, such as 1h, 24h or 30d, or {MONTH}")
     return Window(name, length)
 
@@ -255,8 +255,8 @@ def exceeded(
 ) -> Over | None:
     """The limit, if these holds would exceed it. `spent(since)`: what was paid since a time.
 
-    What asks for nothing more is never refused. But a machine that has run for a whole sliding window also asks for
-    nothing more when it goes on. That is refused if the limit would still be exceeded at the end of that time.
+    What asks for nothing more is never refused, but one thing: what has run for a whole sliding window and is to go on.
+    That is refused if the limit would still be exceeded at the end of that time.
     """
     before = holds.sum(holds.before, limit, span, now, past)
     after = holds.sum(holds.after, limit, span, now, past)
@@ -288,7 +288,7 @@ class Holds:
 
     @property
     def go_on(self) -> bool:
-        """True if something that costs money is to run for longer."""
+        """True if what costs money is to run for longer."""
         until = {hold.lease_id: hold.until for hold in self.before}
         return self.prolongs and any(h.rate > 0 and h.until > until.get(h.lease_id, h.until) for h in self.after)
 
@@ -303,8 +303,8 @@ class Holds:
         """
         end = max(hold.until for hold in self.after)
         since = end - limit.window.length
-        covered = (hold for hold in (*self.others, *self.after) if limit.covers(hold.project, hold.key_id))
-        then = sum(hold.extra + hold.booked + hold.at_end(since, end, now) for hold in covered)
+        covered = (h for h in (*self.others, *self.after) if limit.covers(h.project, h.key_id))
+        then = sum(h.extra + h.booked + h.at_end(since, end, now) for h in covered)
         return (spent(since) if since < now else 0) + self.doubtful + then
 
     @staticmethod

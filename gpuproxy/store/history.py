@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 
 from gpuproxy.model.leases import TERMINAL, ReservationId
+from gpuproxy.model.limits import LONGEST
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.ports import Tx
@@ -15,6 +16,10 @@ from gpuproxy.store import forgotten, leases, replay
 from gpuproxy.store.rows import micros, moment
 
 _OVER = (ReservationState.RELEASED, ReservationState.FAILED)
+_UNPROVEN = (
+    "SELECT max(intended_at) AS at FROM bookings WHERE state = 'unproven' "
+    "AND lease_id IN (SELECT id FROM leases WHERE reservation_id = ?)"
+)
 _OF_LEASES = "DELETE FROM {} WHERE lease_id IN (SELECT id FROM leases WHERE reservation_id = ?)"
 
 
@@ -56,7 +61,7 @@ def delete(
         if lease.state not in TERMINAL or lease.ended_at is None or (until is not None and lease.ended_at >= until):
             return False
         ends.append(lease.ended_at)
-    if max(ends) >= before or not _behind_us(tx, reservation_id):
+    if max(ends) >= before or _counts_still(tx, reservation_id) or not _behind_us(tx, reservation_id):
         return False
     forgotten.add(tx, reservation_id, max(ends))
     for table in ("settlements", "meters", "bookings", "holds", "spend_holds"):
@@ -64,6 +69,13 @@ def delete(
     for statement in ("events WHERE reservation_id", "leases WHERE reservation_id", "reservations WHERE id"):
         tx.execute(f"DELETE FROM {statement} = ?", (reservation_id,))  # noqa: S608 - our own words
     return True
+
+
+def _counts_still(tx: Tx, reservation_id: ReservationId) -> bool:
+    """True while a limit may count a booking of which nobody will ever know whether it was paid. No ledger has it."""
+    row = tx.fetch_one(_UNPROVEN, (reservation_id,))
+    at = None if row is None else row["at"]
+    return at is not None and at > micros(tx.now()) - LONGEST
 
 
 def _behind_us(tx: Tx, reservation_id: ReservationId) -> bool:

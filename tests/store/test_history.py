@@ -35,6 +35,10 @@ ADMIN = Caller(project="p1", role="admin")
 KEEP = {"keep_history": 20 * 86_400.0, "reconcile_interval": 240.0}
 TABLES = ("reservations", "leases", "events", "meters", "settlements")
 
+UNPROVEN = """INSERT INTO bookings (lease_id, number, project, kind, state, hours, amount, paid_before, request_key,
+    intended_at, decided_at, message) SELECT id, 99, project, 'extend', 'unproven', 1, 1000, 0, 'unproven', created_at,
+    created_at, '' FROM leases WHERE reservation_id = '{old}'"""
+
 
 async def finished(world: World, **wanted: Any) -> str:
     """A reservation whose machine was used and is gone; another one is newer."""
@@ -119,6 +123,7 @@ def changed(sql: str) -> Callable[[World, str], Any]:
             changed("UPDATE meta SET value = json_set(value, '$.at', 1) WHERE key LIKE 'witness:%'"),
             marks=databases.sqlite_only,  # PostgreSQL has no json_set
         ),
+        (30, changed(UNPROVEN)),
         (30, changed("UPDATE events SET seq = seq + 100000 WHERE reservation_id = '{old}'")),
     ],
 )
