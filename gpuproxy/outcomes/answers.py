@@ -177,7 +177,7 @@ def refusal_of(failure: Failure) -> Refusal:
         return CreationFailed(failure.message, metadata=metadata)
     if failure.reason == DeadlineExceeded.reason:
         return DeadlineExceeded(failure.message, metadata=metadata)
-    if failure.reason in (Reason.PROVIDERS_UNREACHABLE, Reason.CREATE_QUEUE):
+    if failure.reason in (Reason.PROVIDERS_UNREACHABLE, Reason.CREATE_QUEUE, Reason.UNAVAILABLE):
         wait = float(metadata.get("queue_seconds", _SOON))
         return Unavailable(failure.message, reason=failure.reason, metadata=metadata, retry_after=wait)
     return FailedPrecondition(failure.message, reason=failure.reason, metadata=metadata)
@@ -248,6 +248,9 @@ def _nothing(reservation: Reservation, leases: Sequence[Lease], queue_seconds: f
     if kinds <= _OUT_OF_REACH | {Reason.NOT_ATTEMPTED}:
         text = f"No marketplace could be reached to create a machine ({tried}). Nothing was rented."
         return _failed(Reason.PROVIDERS_UNREACHABLE, text, reasons, retryable=True)
+    if kinds <= {Reason.INTERRUPTED, Reason.NOT_ATTEMPTED}:
+        text = "The server stopped before it sent a create. Nothing was rented. Repeat the call."
+        return _failed(Reason.UNAVAILABLE, text, reasons, retryable=True)
     rented = any(lease.instance_id is not None for lease in leases)
     ending = "What was created is released." if rented else "Nothing was rented."
     return _failed(

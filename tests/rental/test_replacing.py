@@ -200,6 +200,35 @@ def test_a_crash_while_a_create_waits_sends_nothing_more():
     in_world(story)
 
 
+def test_a_crash_before_any_create_was_sent_leaves_the_request_id_free_for_a_repeat():
+    async def story(world: World) -> None:
+        world.arm("create", "rate_limited", times=1, retry_after=30)
+        first = await world.reserve(1, request_id="mine", wait=False)
+        await world.sleep(5)
+        await world.restart()
+        await world.sleep(60)
+        assert (await world.view(first.reservation.id)).reservation.failure is not None
+        again = await world.reserve(1, request_id="mine")
+        assert len(again.kept) == world.created() == 1
+        assert again.reservation.id != first.reservation.id
+
+    in_world(story)
+
+
+def test_a_crash_after_a_create_was_sent_keeps_the_request_id():
+    async def story(world: World) -> None:
+        world.arm("create", "hang_after", times=1, seconds=50)
+        first = await world.reserve(1, request_id="mine", wait=False)
+        await world.sleep(5)
+        await world.restart()
+        again = await world.reserve(1, request_id="mine")
+        await world.sleep(120)
+        assert again.reservation.id == first.reservation.id
+        assert world.created() == 1
+
+    in_world(story)
+
+
 # -- what is held against whom
 
 
