@@ -191,15 +191,21 @@ class Horizons:
 
     def _end(self, tx: Tx, lease: Lease, over: Over) -> None:
         """Stop a machine if the policy wants that and the marketplace can, otherwise release it."""
-        missing = self._accounts.provider_of(lease).capabilities.missing
-        can_stop = "stop_start" not in missing and lease.observed.ready_at is not None and not lease.is_prepaid
-        stops = over.limit.policy == "stop_newest" and can_stop
+        stops = over.limit.policy == "stop_newest" and self._can_stop(lease)
         if stops:
             leases.note(tx, lease, StopDue(tx.now()))
         else:
             record.release(tx, lease, Reason.BUDGET_EXCEEDED)
         what = "machine_stopped_by_limit" if stops else "machine_released_by_limit"
         tx.after_commit(lambda: log.warning(what, lease=lease.id, contract=lease.instance_id, limit=over.limit.id))
+
+    def _can_stop(self, lease: Lease) -> bool:
+        if lease.observed.ready_at is None or lease.is_prepaid:
+            return False
+        try:
+            return "stop_start" not in self._accounts.provider_of(lease).capabilities.missing
+        except KeyError:  # an account of another server, which stops it
+            return True
 
 
 def _age(hold: Hold) -> tuple[int, str]:

@@ -8,6 +8,7 @@ import pytest
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import Lease, LeaseState
 from gpuproxy.model.limits import BudgetExceeded, Policy
+from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.store import limits
 from gpuproxy.store.rows import micros
 from tests.store.spending.test_admission import DOLLAR, limit, put, usage
@@ -140,5 +141,16 @@ def test_a_machine_that_is_gone_is_not_held() -> None:
         await world.engine.reservations.release(P1, made.reservation.id)
         await world.sleep(HORIZON)
         assert (await usage(world, limit(1, "24h"))).held == 0
+
+    story_of(story)
+
+
+def test_a_limit_also_ends_machines_of_an_account_that_only_another_server_has() -> None:
+    async def story(world: World) -> None:
+        made = await running(world, 3)
+        await put_hourly(world, 0.5, "stop_newest")
+        world.engine.money.horizons._accounts = Accounts((), world.clock)
+        await world.sleep(HORIZON)
+        assert await states(world, made) == [S.PARKED]
 
     story_of(story)
