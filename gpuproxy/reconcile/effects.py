@@ -244,17 +244,12 @@ class Effects:
         wait = min(self._limits.destroy_again * 2 ** min(tries, 10), self._limits.destroy_again_max)
         answer: DestroyAnswer = "error"
         try:
-            answer = "none there" if await self._provider.destroy(lease.instance_id) else "accepted"
+            answer = "none there" if await self._send_destroy(lease.instance_id) else "accepted"
         except RateLimited as error:
             wait = error.retry_after or self._limits.poll_seconds
-            self._destroys.slow_down(wait, error.interval)
         except ProviderError as error:
             log.info(
-                "destroy_failed",
-                lease=lease.id,
-                contract=lease.instance_id,
-                reason=error.reason,
-                error=str(error),
+                "destroy_failed", lease=lease.id, contract=lease.instance_id, reason=error.reason, error=str(error)
             )
             wait = wait if tries >= _PROMPTLY else min(wait, self._limits.destroy_again)
         if answer == "none there":
@@ -263,6 +258,16 @@ class Effects:
             self.read = [each for each in self.read if each.id != lease.instance_id]
         await self._write(lambda tx: _destroy_sent(tx, lease.id, tries + 1, wait, answer), None, lease)
         self._changed()
+
+    async def _send_destroy(self, instance_id: InstanceId) -> bool:
+        """Send one destroy and keep the pace of destroys. True: there is no such instance. Raises ProviderError."""
+        try:
+            none_there = await self._provider.destroy(instance_id)
+        except RateLimited as error:
+            self._destroys.slow_down(error.retry_after or self._limits.poll_seconds, error.interval)
+            raise
+        self._destroys.accepted()
+        return none_there
 
     async def _stop(self, lease: Lease, claim: Claim) -> None:
         """Stop the machine, unless a start was requested in the meantime."""
@@ -303,8 +308,9 @@ class Effects:
         """
         log.warning("machine_under_wrong_name", lease=lease.id, contract=stray.instance.id, name=lease.account)
         try:
-            async with self._destroys.turn(lease.project):
-                await self._provider.destroy(stray.instance.id)
+            async with self._destroys.turn(lease.project) as turn:
+                turn.used = True
+            await self._send_destroy(stray.instance.id)
         except ProviderError as error:
             log.info(
                 "destroy_failed", lease=lease.id, contract=stray.instance.id, reason=error.reason, error=str(error)

@@ -117,6 +117,34 @@ def test_a_release_without_proof_costs_nothing_more_and_is_repeated_with_growing
     in_world(story)
 
 
+def test_a_rate_limit_of_destroys_does_not_make_later_ones_slower():
+    async def story(world: World) -> None:
+        tries = []
+        for n in range(6):
+            made = await world.reserve(1, request_id=f"a{n}")
+            await world.sleep(90)
+            world.arm("destroy", "rate_limited", retry_after=5)
+            began = world.clock.monotonic()
+            await world.engine.reservations.release(OWNER, made.reservation.id)
+            while world.alive():
+                await world.sleep(1)
+            tries.append(world.clock.monotonic() - began)
+            await world.sleep(3600)
+        assert max(tries) <= 8, tries
+
+    in_world(story)
+
+
+def test_a_destroy_that_is_limited_again_and_again_is_repeated_with_growing_waits():
+    async def story(world: World) -> None:
+        world.arm("destroy", "rate_limited", times=0, retry_after=1)
+        await _released(world)
+        await world.sleep(600)
+        assert 3 <= world.calls("destroy") < 15
+
+    in_world(story)
+
+
 def test_reads_without_a_clear_answer_are_repeated_with_growing_waits():
     async def story(world: World) -> None:
         world.arm("destroy", "gone_as", times=0, form="plain_404")
