@@ -28,7 +28,7 @@ from gpuproxy.model.groups import ANY_GROUP, Group
 from gpuproxy.model.labels import Signer
 from gpuproxy.model.leases import KEEPABLE, RENTED, Lease, LeaseState
 from gpuproxy.model.limits import BudgetExceeded
-from gpuproxy.model.offers import AccountKey, Offer
+from gpuproxy.model.offers import AccountKey, Offer, OfferId
 from gpuproxy.model.owners import Owner, OwnerId
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.strategies import STRATEGIES
@@ -164,6 +164,7 @@ class Rental:
         `group`: the only group to rent from.
         """
         async with self._context.chooser.lock:
+            taken: set[OfferId] = set()
             while True:
                 choice = await self._choose(gpus, owner, group)
                 intended_for = owner or self._record.draft(choice.decision, self._clock.now())
@@ -172,6 +173,13 @@ class Rental:
                 except (TurnTaken, Taken) as error:  # another process has chosen the same meanwhile
                     if isinstance(error, Taken) and error.table != "holds":
                         raise
+                    if not self._may_continue():
+                        raise Unavailable("Other calls took the same offers until the deadline.") from error
+                    if isinstance(error, Taken):
+                        picked = {offer.id for offer in choice.picks}
+                        if picked == taken:  # chosen again although its keys are free: it can't be had
+                            self._exclusions.offers |= picked
+                        taken = picked
                     continue
                 self._owner_id = intended_for.id
                 return

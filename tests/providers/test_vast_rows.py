@@ -219,6 +219,12 @@ def test_an_offer_with_an_impossible_price_is_skipped_and_the_search_continues(p
     assert script.sent()["dph_total"]["gte"] == pytest.approx(0.163, abs=0.001)
 
 
+@pytest.mark.parametrize(("gpus", "told"), [(2, [7, 7]), (2, [7, "7"]), (2, [7]), (1, [7, 8])])
+def test_an_offer_whose_gpu_ids_repeat_or_do_not_match_its_count_is_skipped(gpus: int, told: list[object]) -> None:
+    offers, _ = on_script(found_by, says({"offers": [row(1), row(2, num_gpus=gpus, gpu_ids=told), row(3)]}))
+    assert [offer.id for offer in offers] == ["vast-1", "vast-3"]
+
+
 @pytest.mark.parametrize("column", ["reliability2", "cuda_max_good", "gpu_frac", "score"])
 @pytest.mark.parametrize("value", [NAN, float("inf"), "NaN", -1.0])
 def test_an_invalid_number_other_than_a_price_loses_no_offer(column: str, value: object) -> None:

@@ -213,7 +213,7 @@ def test_unexpected_types_and_unknown_fields_lose_no_offer(odd: dict[str, object
 def test_without_gpu_ids_the_machine_is_the_conflict_key() -> None:
     assert one_offer(gpu_ids=None).conflict_keys == ("m1001",)
     assert one_offer(gpu_ids=[]).conflict_keys == ("m1001",)
-    assert one_offer(gpu_ids=["7", 8]).conflict_keys == ("m1001g7", "m1001g8")
+    assert one_offer(num_gpus=2, gpu_ids=["7", 8]).conflict_keys == ("m1001g7", "m1001g8")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """Renting and releasing, from the view of one call."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import CreationFailed, FailedPrecondition, NotFound
 from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.offers import Offer
 from gpuproxy.model.reservations import ReservationState, outcome_word
+from gpuproxy.providers.vast import wire
 from tests.world import World, demand, in_world
 
 
@@ -336,5 +341,27 @@ def test_a_machine_that_expires_during_its_call_is_not_replaced():
         assert world.calls("create") == 2
         await world.sleep(60)
         assert world.alive() == {}
+
+    in_world(story)
+
+
+def test_an_offer_that_can_never_be_taken_is_left_out_and_the_next_one_is_rented(monkeypatch: pytest.MonkeyPatch):
+    """Two exclusive keys of one offer that are the same can't both be stored, although nobody else has them."""
+
+    async def story(world: World) -> None:
+        decision = (await world.reserve(1, dry_run=True)).reservation.decision
+        assert decision is not None
+        first, make = decision.picks[0].offer_id, wire._new_offer
+
+        def odd(**facts: Any) -> Offer:
+            offer = make(**facts)
+            return replace(offer, conflict_keys=offer.conflict_keys * 2) if offer.id == first else offer
+
+        monkeypatch.setattr(wire, "_new_offer", odd)
+        await world.restart()
+        made = await world.reserve(1)
+        assert [lease.state for lease in made.leases] == [LeaseState.STARTING]
+        assert made.leases[0].offered.offer_id != first
+        await world.books_agree()
 
     in_world(story)

@@ -181,6 +181,9 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
     if gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= total < ABSURD:
         raise ValueError("impossible price or GPU count")
     machine, ids = str(wire.machine_id), wire.gpu_ids
+    keys = tuple([f"m{machine}g{gpu}" for gpu in ids]) if ids else (f"m{machine}",)
+    if ids and (len(keys) != gpus or len(set(keys)) != gpus):
+        raise ValueError("the GPU ids repeat, or there is another number of them than of GPUs")
     reliability = wire.reliability2 if wire.reliability is None else wire.reliability
     share, disk, cuda = wire.gpu_frac, wire.disk_space, wire.cuda_max_good
     cap, cores, speed = wire.compute_cap, wire.cpu_cores_effective, wire.disk_bw
@@ -201,7 +204,7 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
         reliability_ppm=round(reliability * 1_000_000) if reliability and -inf < reliability < inf else 0,
         verified=wire.verification == "verified" or (wire.verification is None and wire.vericode == 1),
         cuda_max=cuda if cuda and -inf < cuda < inf else 0.0,
-        conflict_keys=tuple([f"m{machine}g{gpu}" for gpu in ids]) if ids else (f"m{machine}",),
+        conflict_keys=keys,
         expires_at=_end(wire.end_date),
         direct_ports=_ports(wire.direct_port_count),
         compute_cap=cap / 100 if cap and 0 < cap < inf else 0.0,
