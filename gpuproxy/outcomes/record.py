@@ -8,6 +8,8 @@ dropped: if the lease had already ended, it returns to `releasing`.
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import structlog
+
 from gpuproxy.model import lease_events
 from gpuproxy.model.bookings import HOUR
 from gpuproxy.model.errors import NoCapacity, RateLimited, Refused, Scope, TooSoon
@@ -21,7 +23,7 @@ from gpuproxy.model.lease_events import (
     Release,
     ReplyLost,
 )
-from gpuproxy.model.lease_facts import Booted, CallStarted
+from gpuproxy.model.lease_facts import Booted, CallStarted, Suspected
 from gpuproxy.model.leases import (
     LIVE,
     NO_ROOM,
@@ -46,6 +48,8 @@ from gpuproxy.model.reservations import Reservation
 from gpuproxy.outcomes.sweep import Stray
 from gpuproxy.ports import InstanceStatus, Receipt, Tx
 from gpuproxy.store import account_problems, exhausted, forgotten, leases, owners, pace, reservations, rotations
+
+log = structlog.get_logger(__name__)
 
 ORPHANS = ReservationId("res-orphans")
 _PAUSE = timedelta(minutes=3)
@@ -116,7 +120,7 @@ def created(tx: Tx, lease_id: LeaseId, receipt: Receipt) -> Lease:
     lease = leases.get(tx, lease_id)
     if lease.instance_id == receipt.instance_id and lease.state in LIVE:
         return lease
-    if lease.state in TERMINAL:
+    if lease.state in TERMINAL and not _is_anothers(tx, lease, receipt.instance_id):
         return leases.advance(tx, lease, Reappeared(tx.now(), receipt.instance_id))
     booked = Created(receipt.instance_id, tx.now(), receipt.paid, receipt.booked_until)
     adopted = adopt(tx, lease, booked)
@@ -132,13 +136,37 @@ def found(tx: Tx, lease: Lease, instance_id: InstanceId) -> Lease:
 
 
 def adopt(tx: Tx, lease: Lease, event: Created) -> Lease:
-    """Record the instance as the lease's machine. If its owner does not want it any more, it is released at once."""
+    """Record the instance as the lease's machine. If its owner does not want it any more, it is released at once.
+
+    If another lease has had this contract id, nobody can say whose machine it is. Then the outcome stays unknown.
+    """
     now = tx.now()
+    if _is_anothers(tx, lease, event.instance_id):
+        return _stays_unknown(tx, lease, event.instance_id)
     lease = leases.advance(tx, lease, event)
     owner = owners.of(tx, lease)
     if lease.state in RENTED and not owner.wants(now):
         return release(tx, lease, owner.unwanted_because)
     return lease
+
+
+def _is_anothers(tx: Tx, lease: Lease, instance_id: InstanceId) -> bool:
+    known = leases.by_instance(tx, lease.provider, instance_id)
+    return known is not None and known.id != lease.id
+
+
+def _stays_unknown(tx: Tx, lease: Lease, instance_id: InstanceId) -> Lease:
+    """Record that the marketplace names a contract id that another lease has. It is logged once."""
+    text = f"the marketplace names contract {instance_id}, which another lease has: look for {lease.label} there"
+    if lease.observed.status_message == text or lease.state in TERMINAL:
+        return lease
+    told = {"lease": lease.id, "contract": instance_id, "provider": lease.provider, "account": lease.account}
+    tx.after_commit(lambda: log.error("contract_of_another_lease", **told))
+    if lease.state is not LeaseState.REQUESTED:
+        return leases.note(tx, lease, Suspected(text))
+    if lease.creation.call_started_at is None:  # it seemed to be rate limited but was executed: it is not sent again
+        lease = leases.note(tx, lease, CallStarted(tx.now(), tx.now()))
+    return leases.advance(tx, lease, ReplyLost(text, tx.now()))
 
 
 def refused(tx: Tx, lease_id: LeaseId, refusal: Refused) -> Lease:

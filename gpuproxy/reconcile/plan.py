@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from gpuproxy.model import contracts, lease_ends
-from gpuproxy.model.lease_events import Faltered, Found, Gone, Parked, Ready, Release, ReplyLost, Woken
+from gpuproxy.model.lease_events import Faltered, Gone, Parked, Ready, Release, ReplyLost, Woken
 from gpuproxy.model.lease_facts import Missing, NotListed, Shown, StopDue
 from gpuproxy.model.leases import BOOT_REQUESTED, RENTED, Billed, Lease, LeaseState
 from gpuproxy.model.owners import Owner
@@ -183,7 +183,7 @@ def _proves_little(listing: Listing, scene: Scene) -> bool:
 def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Iterator[Step]:
     if lease.instance_id is None:
         if instance is not None:
-            yield Advance(lease, Found(instance.id, scene.now))
+            yield Adopt(lease, instance.id)
         elif lease.creation.call_started_at is not None:
             yield from absence(lease, scene)
         return
