@@ -12,13 +12,13 @@ create ends when its machine is found, or when everything that it may have booke
 was paid.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 
 from gpuproxy.model.bookings import HOUR, price_of
 from gpuproxy.model.lease_events import Absent, Vanished
 from gpuproxy.model.lease_facts import NotListed, Suspected
-from gpuproxy.model.leases import RENTED, Lease
+from gpuproxy.model.leases import RENTED, InstanceId, Lease
 from gpuproxy.model.money import dollars
 from gpuproxy.model.reasons import Reason
 from gpuproxy.ports import ListedInstance
@@ -44,7 +44,7 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
         return
     if not may_be_proven(lease, scene):
         return
-    suspect = _suspect(lease, scene.listing)
+    suspect = _suspect(lease, scene.listing, {each.instance_id for each in scene.leases})
     if suspect is not None:
         text = f"instance {suspect.id} has no label and may be this one: if it is not yours, destroy it at the provider"
         if lease.observed.status_message != text or lease.pending.absent_checks:
@@ -125,14 +125,14 @@ def has_canary(scene: Scene) -> bool:
     )
 
 
-def _suspect(lease: Lease, listing: Listing) -> ListedInstance | None:
+def _suspect(lease: Lease, listing: Listing, known: Collection[InstanceId | None]) -> ListedInstance | None:
     """An instance without a label, on the lease's machine and created after its call. It prevents a proof.
 
-    Its creation time is by the marketplace's clock, which may differ from ours.
+    `known`: the contract ids of leases. The creation time is by the marketplace's clock, which may differ from ours.
     """
     machine = lease.offered.host.rpartition("/")[2]
     for instance in listing.instances:
-        if instance.label or instance.machine_id != machine:
+        if instance.label or instance.machine_id != machine or instance.id in known:
             continue
         began = lease.creation.call_started_at
         if instance.created_at is None or began is None or instance.created_at >= began - _SKEW:

@@ -147,6 +147,19 @@ def test_an_unlabelled_instance_on_the_machine_makes_absence_unprovable(behind: 
     in_world(story, machines=1, seed=6)
 
 
+def test_our_own_machine_that_lost_its_label_does_not_prevent_a_proof():
+    async def story(world: World) -> None:
+        first = await world.reserve(1, max_price=20, verified_only=False)
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a", max_price=20, verified_only=False)
+        assert made.leases[0].offered.host == first.leases[0].offered.host
+        call(world, "PUT", f"/api/v0/instances/{first.leases[0].instance_id}/", {"label": ""})
+        await world.sleep(900)
+        assert await state_of(world, made.reservation.id) is LeaseState.FAILED
+
+    in_world(story, machines=1, seed=6)
+
+
 @pytest.mark.parametrize("late", [330, 500, 900])
 def test_a_create_executed_after_the_proof_is_destroyed_within_five_minutes(late: int):
     async def story(world: World) -> None:
