@@ -18,6 +18,8 @@ class Listing:
     """Rows that could not be decoded. While there are any, this listing alone proves no absence."""
     read: Sequence[ListedInstance] = ()
     """Machines that exist by single reads although the listing does not show them. They prove nothing about it."""
+    ends_silence: bool = False
+    """The listing before it failed: the marketplace answers again."""
     _by_id: dict[InstanceId, ListedInstance] = field(init=False, repr=False, compare=False)
     _by_label: dict[str, ListedInstance] = field(init=False, repr=False, compare=False)
 

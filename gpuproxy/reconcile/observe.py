@@ -279,7 +279,7 @@ class AccountWatch:
                 self._effects.release_stray(stray, claim)
 
     async def _listing(self) -> Listing | None:
-        began, began_at = self._clock.now(), self._clock.monotonic()
+        began, began_at, silent = self._clock.now(), self._clock.monotonic(), self.silent_since is not None
         try:
             doubtful = await self._identity.doubt()
             found = await self.provider.list()
@@ -301,7 +301,7 @@ class AccountWatch:
         read = tuple(self._effects.read)
         self._effects.read.clear()
         self._sent = began_at if found.sent_at is None else found.sent_at
-        return Listing(began + timedelta(seconds=self._sent - began_at), instances, found.unreadable, read)
+        return Listing(began + timedelta(seconds=self._sent - began_at), instances, found.unreadable, read, silent)
 
     async def _credit_unchanged(self, listing: Listing | None) -> bool:
         """Whether the account's credit has been the same for a minute. Read only while an outcome is unknown.

@@ -189,6 +189,8 @@ def _releasing(lease: Lease, instance: ListedInstance | None, scene: Scene) -> I
         return
     yield from booked(lease, instance, scene)
     due = lease.pending.destroy_at is None or lease.pending.destroy_at <= scene.now
+    if scene.listing is not None and scene.listing.ends_silence and lease.pending.destroy_taken_at is None:
+        due = True  # the waits grew because the marketplace did not answer; the pause of a rate limit is kept elsewhere
     if scene.listing is not None and instance is None and _could_be_shown(lease, scene.listing, scene):
         yield from _going(lease, scene.listing, scene)
     if due:

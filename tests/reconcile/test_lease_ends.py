@@ -82,13 +82,30 @@ def test_a_deadline_that_passes_while_the_server_is_down_destroys_within_a_minut
     in_world(story)
 
 
-def test_a_deadline_that_passes_while_the_provider_is_down_destroys_within_a_minute_of_its_return() -> None:
+@pytest.mark.parametrize("seconds", [7200, 7230, 7260, 7290])
+def test_a_deadline_that_passes_while_the_provider_is_down_destroys_within_a_minute_of_its_return(seconds: int) -> None:
     async def story(world: World) -> None:
         lease = await _one(world)
         world.arm("any", "status_before", times=0)
-        await _until(world, lease, 7200)
+        await _until(world, lease, seconds)
         assert world.alive()
         world.control("DELETE", "faults")
+        await world.sleep(60)
+        assert not world.alive()
+
+    in_world(story)
+
+
+def test_the_return_of_the_provider_does_not_shorten_the_pause_of_a_rate_limit() -> None:
+    async def story(world: World) -> None:
+        lease = await _one(world)
+        await _until(world, lease, -60)
+        world.arm("list", "status_before", times=0)
+        world.arm("destroy", "rate_limited", retry_after=240)
+        await _until(world, lease, 60)
+        world.control("DELETE", "faults")
+        await world.sleep(170)
+        assert world.calls("destroy") == 1
         await world.sleep(60)
         assert not world.alive()
 
