@@ -68,6 +68,8 @@ class Market(StandIn):
         """What becomes of the next extensions: lost, lost_executed, funds, busy or never; ok after the last one."""
         self.on_create = ""
         """What becomes of creates: lost or lost_executed, or taken for the next one."""
+        self.extend_wait = 0.0
+        """For so many seconds the adapter waits before it sends an extension."""
         self.extended: list[datetime] = []
         """When an extension arrived, whatever became of it."""
         self.created: list[datetime] = []
@@ -191,6 +193,7 @@ class PrepaidMoon(moon.Moon):
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         body = {"hours": hours}
         request = self._request("call", "POST", f"/machines/{instance_id}/extend", body)
+        await self._setup.clock.sleep(self._market.extend_wait)
         try:
             response = await self._setup.http.send(request)
         except HttpReplyLost as error:

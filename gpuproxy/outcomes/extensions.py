@@ -69,15 +69,27 @@ def _not_allowed(tx: Tx, lease: Lease, hours: int) -> tuple[Reason, str] | None:
 
 
 def bought(tx: Tx, booking: BookingRecord) -> None:
-    """Record that the marketplace has accepted an extension."""
-    lease, now = _lease_and_state(tx, booking)
-    if lease is None or now is None:
+    """Record that the marketplace has accepted an extension, also if reads before its answer did not show it."""
+    lease, now = leases.find(tx, booking.lease_id), stored.find(tx, booking.lease_id, booking.number)
+    if lease is None or now is None or lease.state not in LIVE:
+        return
+    if now.state not in bookings.OPEN and (now.state is not BookingState.REFUSED or _is_paid(tx, lease, now)):
         return
     stored.settle(tx, now, BookingState.CONFIRMED)
-    until = booking.until_after or tx.now()
+    until = (lease.prepaid.booked_until or tx.now()) + booking.hours * bookings.HOUR
     paid = Micro(lease.prepaid.paid + booking.amount)
     longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid))
     tx.after_commit(partial(money_log.booking_extended, longer, booking.hours, booking.amount))
+
+
+def _is_paid(tx: Tx, lease: Lease, refused: BookingRecord) -> bool:
+    """Whether what was paid for the machine has the amount of a refused extension: later reads have shown it."""
+    others = sum(
+        each.amount
+        for each in stored.of_lease(tx, lease.id)
+        if each.number > refused.number and each.state is BookingState.CONFIRMED
+    )
+    return 2 * (lease.prepaid.paid - refused.paid_before - others) >= refused.amount
 
 
 def refused(tx: Tx, booking: BookingRecord, refusal: Refused) -> None:

@@ -161,6 +161,7 @@ class Provider(Protocol):
     async def extend(self, instance_id: InstanceId, hours: int) -> None:
         """Pay for `hours` more hours. The request is sent at most once. Only with the capability `extend`.
 
+        The call ends within `create_timeout`. If it must wait too long for its turn, it raises RateLimited.
         Raises a Refused if certainly nothing was bought, and OutcomeUnknown if that is not certain: then the instance's
         `booking` tells, in two reads that agree.
         """

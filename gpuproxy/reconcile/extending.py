@@ -47,6 +47,8 @@ class Extending:
         self._limits = limits
         self._changed = changed
         self._reads: dict[LeaseId, _Reads] = {}
+        self._sending: set[LeaseId] = set()
+        """Extensions that may not have reached the marketplace yet: no read shows what came of them."""
 
     def forget(self, live: Collection[LeaseId]) -> None:
         """Forget the reads of all leases that are not in `live`."""
@@ -69,7 +71,11 @@ class Extending:
         if booking is None or lease.instance_id is None:
             return
         self._reads.pop(lease.id, None)  # what was read before proves nothing about this extension
-        outcome = await self._sent(lease.instance_id, booking)
+        self._sending.add(lease.id)
+        try:
+            outcome = await self._sent(lease.instance_id, booking)
+        finally:
+            self._sending.discard(lease.id)
         await write_until_committed(self._db, self._clock, outcome, lease.id)
         self._changed()
 
@@ -89,7 +95,8 @@ class Extending:
         """Read what is booked, unless it is too early, and decide what follows. Raises ClaimLost."""
         reads, began = self._reads.setdefault(lease.id, _Reads()), self._clock.now()
         is_last = lease.state is LeaseState.RELEASING  # the machine is soon gone, and can't be read again
-        if lease.instance_id is None or (reads.next_at is not None and began < reads.next_at and not is_last):
+        too_soon = reads.next_at is not None and began < reads.next_at and not is_last
+        if lease.instance_id is None or lease.id in self._sending or too_soon:
             return
         reads.next_at = began + _AGAIN
         try:

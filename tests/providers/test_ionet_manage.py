@@ -1,5 +1,6 @@
 """Destroys and extensions at io.net, and what it can't do."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,16 +19,19 @@ from gpuproxy.model.errors import (
     RateLimited,
 )
 from gpuproxy.ports import HttpNotSent, HttpReplyLost, HttpResponse
+from gpuproxy.providers.ionet.adapter import IoNet
 from tests.providers.ionet_wires import (
     EMPTY,
     ID,
     NOT_FOUND,
     Api,
+    adapter,
     detail,
     failed,
     on_api,
 )
 from tests.providers.wires import says
+from tests.virtual_time import VirtualClock, run_virtual
 
 # -- destroys
 
@@ -142,6 +146,35 @@ def test_an_extension_that_may_have_been_bought_is_an_unknown_outcome(answer: An
 def test_a_refused_extension_bought_nothing(answer: Any, kind: type[ProviderError]) -> None:
     error, api = extended(answer)
     assert (type(error), api.calls()) == (kind, ["extend"])
+
+
+async def _after_a_429(provider: IoNet, clock: VirtualClock) -> tuple[object, float]:
+    """What becomes of an extension after one that was answered with 429, and the seconds that it takes."""
+    with pytest.raises(RateLimited):
+        await provider.extend(ID, 1)
+    began = clock.monotonic()
+    try:
+        return await provider.extend(ID, 1), clock.monotonic() - began
+    except ProviderError as error:
+        return error, clock.monotonic() - began
+
+
+@pytest.mark.parametrize(("pause", "sent"), [(60, 1), (16, 1), (14, 2)])
+def test_an_extension_that_must_wait_long_is_refused_and_not_sent_late(pause: int, sent: int) -> None:
+    """Its caller counts the time of the call from its begin, and reads afterwards whether it was executed."""
+    api = Api(extend=[replace(says({}, 429), headers={"retry-after": str(pause)}), says({"id": ID})])
+
+    async def body(clock: VirtualClock) -> tuple[object, float]:
+        return await _after_a_429(adapter(api, clock), clock)
+
+    outcome, seconds = run_virtual(body)
+    assert len(api.requests) == sent
+    if sent == 1:
+        assert isinstance(outcome, RateLimited)
+        assert (outcome.retry_after, seconds) == (pytest.approx(pause, abs=0.1), 0)
+    else:
+        assert (outcome, seconds) == (None, pytest.approx(pause, abs=0.1))
+        assert api.requests[-1].timeout + seconds <= 30
 
 
 @pytest.mark.parametrize("hours", [0, -1, 8761])

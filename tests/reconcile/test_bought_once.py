@@ -1,0 +1,62 @@
+"""Extensions that are bought once, whatever late answers, refusals and single reads say."""
+
+import pytest
+
+from gpuproxy.model.bookings import BookingState
+from gpuproxy.outcomes import extensions
+from tests.prepaid import PrepaidWorld, in_prepaid_world
+
+pytestmark = pytest.mark.long
+
+_DUE = 50 * 60.0
+"""Seconds from a create of one hour to its extension."""
+CONFIRMED, REFUSED = BookingState.CONFIRMED, BookingState.REFUSED
+
+
+async def _is_booked_as_paid(world: PrepaidWorld, *, hours: int) -> None:
+    """The market and the books agree on what is booked and paid."""
+    machine, lease = world.market_.machine, await world.lease()
+    until = lease.prepaid.booked_until
+    assert until is not None
+    assert abs(until.timestamp() - machine["until"]) < 180
+    assert lease.prepaid.booked_hours == hours == (machine["until"] - machine["from"]) / 3600
+    assert lease.prepaid.paid == machine["paid"] == await world.cost()
+
+
+async def _states(world: PrepaidWorld) -> list[tuple[str, BookingState]]:
+    return [(each.kind, each.state) for each in await world.bookings()]
+
+
+def test_an_extension_that_is_sent_late_is_not_sent_again_meanwhile() -> None:
+    """Reads show nothing of it as long as it waits for its turn."""
+
+    async def story(world: PrepaidWorld) -> None:
+        world.market_.extend_wait = 200.0
+        await world.rent()
+        await world.sleep(_DUE + 400)
+        assert len(world.market_.extended) == 1
+        await _is_booked_as_paid(world, hours=2)
+        assert await _states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
+
+    in_prepaid_world(story)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_an_accepted_extension_counts_once_although_reads_have_decided_against_it(*, corrected: bool) -> None:
+    """The process that sent it lost the account, and its answer came late."""
+
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent()
+        world.market_.on_extend = ["lost", "never"]
+        await world.sleep(_DUE + 200)
+        assert await _states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", REFUSED)]
+        refused = (await world.bookings())[1]
+        world.market_._extend(world.market_.machine["machine_id"], 1)
+        await world.sleep(300 if corrected else 0)
+        await world.db.write(lambda tx: extensions.bought(tx, refused))
+        assert (await _states(world))[1] == ("extend", REFUSED if corrected else CONFIRMED)
+        await _is_booked_as_paid(world, hours=2)
+        await world.sleep(150)
+        await _is_booked_as_paid(world, hours=2)
+
+    in_prepaid_world(story)
