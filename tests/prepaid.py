@@ -65,7 +65,10 @@ class Market(StandIn):
         self.clock = clock
         self.hours = hours
         self.on_extend: list[str] = []
-        """What becomes of the next extensions: lost, lost_executed, funds, busy or never; ok after the last one."""
+        """What becomes of the next extensions: lost, funds, busy or never; ok after the last one.
+
+        With "_executed" it is executed nevertheless.
+        """
         self.on_create = ""
         """What becomes of creates: lost or lost_executed, or taken for the next one."""
         self.extend_wait = 0.0
@@ -123,25 +126,25 @@ class Market(StandIn):
             self.credit -= cost
 
     def _extend(self, machine_id: str, hours: int) -> HttpResponse:
-        now = self.clock.now()
-        self.extended.append(now)
+        self.extended.append(self.clock.now())
         fate = self.on_extend.pop(0) if self.on_extend else "ok"
         refusals = {"funds": (402, "no_funds"), "busy": (503, "busy"), "never": (400, "never")}
-        if fate in refusals:
-            status, error = refusals[fate]
-            return HttpResponse(status=status, headers={}, body=json.dumps({"error": error}).encode())
-        if fate == "lost":
-            raise HttpReplyLost("cut")
+        fate, executed, _ = fate.partition("_executed")
         row: Any = self.rented.get(machine_id)
         if row is None:
             return HttpResponse(status=404, headers={}, body=b'{"error": "no_such_machine"}')
+        if fate == "ok" or executed:
+            self._book_longer(row, hours)
+        if fate == "lost":
+            raise HttpReplyLost("cut")
+        status, said = refusals.get(fate, (200, ""))
+        return HttpResponse(status=status, headers={}, body=json.dumps({"error": said}).encode())
+
+    def _book_longer(self, row: dict[str, Any], hours: int) -> None:
         cost = self._cost(row, hours)
         row |= {"was_until": row["until"], "until": row["until"] + hours * 3600, "paid": row["paid"] + cost}
-        row["extended_at"] = now.timestamp()
+        row["extended_at"] = self.clock.now().timestamp()
         self.credit -= cost
-        if fate == "lost_executed":
-            raise HttpReplyLost("cut")
-        return HttpResponse(status=200, headers={}, body=b'{"extended": true}')
 
     def _cost(self, row: Mapping[str, Any], hours: int) -> int:
         return int(micro(str(row["usd_per_hour"]))) * hours + self.fee

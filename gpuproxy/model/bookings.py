@@ -129,6 +129,12 @@ def extension_due_at(lease: Lease, margin: timedelta) -> datetime | None:
     return due_at if booked.extend_at is None else max(due_at, booked.extend_at)
 
 
+def is_read(booked: Prepaid) -> bool:
+    """True if a read has told what is booked, and did so after the wait for another try of a failed extension."""
+    read_at, again_at = booked.booking_read_at, booked.extend_at
+    return read_at is not None and (again_at is None or read_at >= again_at)
+
+
 def extension_hours(booked_until: datetime, wanted_until: datetime | None, most: int) -> int:
     """The whole hours to buy now: as many as are needed, at most `most`."""
     if wanted_until is None:

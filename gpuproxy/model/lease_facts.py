@@ -209,6 +209,8 @@ class BookingRead:
         new = replace(
             booked, booked_hours=hours, booked_until=self.until, paid=self.paid, booking_read_at=self.at
         )  # fmt: skip
+        if more > 0:  # the extension that failed was executed after all, or another one was
+            new = replace(new, extend_at=None, extend_tries=0, extend_refusal="")
         observed = replace(lease.observed, price=new_price(lease.observed.price, self.price))
         return replace(lease, observed=observed, prepaid=new)
 
@@ -251,11 +253,15 @@ class NotBookedLonger:
 
     why: str
     again_at: datetime | None
+    doubtful: bool = False
+    """The marketplace refused it, but may have executed it: the machine must be read."""
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the fact."""
         tries = lease.prepaid.extend_tries + 1
         new = replace(lease.prepaid, extend_at=self.again_at, extend_tries=tries, extend_refusal=self.why)
+        if self.doubtful:
+            new = replace(new, booking_read_at=None)
         return replace(lease, prepaid=new)
 
 

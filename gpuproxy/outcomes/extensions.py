@@ -46,7 +46,9 @@ def begin(tx: Tx, lease_id: LeaseId, most: int, margin: timedelta, patience: tim
     lease = leases.get(tx, lease_id)
     if not wanted(lease, tx.now(), margin, closing=bool(owners.of(tx, lease).closing)):
         return None
-    if stored.open_of(tx, lease_id) is not None or lease.prepaid.booked_until is None:
+    if stored.open_of(tx, lease_id) is not None or not bookings.is_read(lease.prepaid):
+        return None
+    if lease.prepaid.booked_until is None:
         return None
     hours = bookings.extension_hours(lease.prepaid.booked_until, lease.expires_at, most)
     if (refused_by := _not_allowed(tx, lease, hours)) is not None:
@@ -93,14 +95,15 @@ def _is_paid(tx: Tx, lease: Lease, refused: BookingRecord) -> bool:
 
 
 def refused(tx: Tx, booking: BookingRecord, refusal: Refused) -> None:
-    """Record that the marketplace has refused an extension: nothing was bought."""
+    """Record that the marketplace has refused an extension. A read shows if it was executed nevertheless."""
     lease, now = _lease_and_state(tx, booking)
     if refusal.reason in account_problems.PAUSING and lease is not None:
         account_problems.record(tx, (lease.provider, lease.account), refusal, _PAUSE)
     if lease is None or now is None:
         return
     stored.settle(tx, now, BookingState.REFUSED, message=str(refusal))
-    _failed(tx, lease, refusal.reason, f"{refusal.reason}: {refusal}", _again_at(tx, lease, refusal))
+    again_at = _again_at(tx, lease, refusal)
+    _failed(tx, lease, refusal.reason, f"{refusal.reason}: {refusal}", again_at, doubtful=True)
 
 
 def unknown(tx: Tx, booking: BookingRecord, text: str) -> None:
@@ -157,7 +160,7 @@ def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, 
     if first is None or first.at <= ended or not _agreed(first, seen):
         return "again"
     stored.settle(tx, booking, BookingState.REFUSED, message="two reads of the machine do not show it")
-    _failed(tx, lease, Reason.OUTCOME_UNKNOWN, _NOT_EXECUTED, tx.now())
+    _failed(tx, lease, Reason.OUTCOME_UNKNOWN, _NOT_EXECUTED, None)
     return "decided"
 
 
@@ -204,8 +207,10 @@ def _again_at(tx: Tx, lease: Lease, refusal: Refused) -> datetime | None:
     return tx.now() + wait
 
 
-def _failed(tx: Tx, lease: Lease, reason: Reason, why: str, again_at: datetime | None) -> None:
+def _failed(
+    tx: Tx, lease: Lease, reason: Reason, why: str, again_at: datetime | None, *, doubtful: bool = False
+) -> None:
     if lease.state not in RENTED:
         return
-    noted = leases.note(tx, lease, NotBookedLonger(why, again_at))
+    noted = leases.note(tx, lease, NotBookedLonger(why, again_at, doubtful))
     tx.after_commit(partial(money_log.extension_failed, noted, reason, why))

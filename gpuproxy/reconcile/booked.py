@@ -1,7 +1,7 @@
 """What a prepaid machine needs: an extension before its booking ends, and reads that tell what is booked. Pure.
 
 A listing may lag behind an extension, so it never changes what is booked. If it shows another end of the booking, the
-machine is read.
+machine is read. Nothing is bought before a read has told what is booked: a failed extension may have been executed.
 """
 
 from collections.abc import Iterator
@@ -31,11 +31,13 @@ def booked(lease: Lease, instance: ListedInstance | None, scene: Scene) -> Itera
         return
     if _is_doubtful(lease, instance, scene.now):
         yield Note(lease, BookingDoubted())
+        return
     closing = bool(scene.owners[lease.owner_id].closing)
     margin = timedelta(seconds=scene.limits.extend_margin)
-    if "extend" not in scene.capabilities.missing and extensions.wanted(lease, scene.now, margin, closing=closing):
+    wanted = "extend" not in scene.capabilities.missing and extensions.wanted(lease, scene.now, margin, closing=closing)
+    if wanted and bookings.is_read(lease.prepaid):
         yield Extend(lease)
-    elif lease.prepaid.booking_read_at is None:
+    elif wanted or lease.prepaid.booking_read_at is None:
         yield ReadBooking(lease)
 
 

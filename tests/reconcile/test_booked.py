@@ -64,6 +64,26 @@ def test_an_extension_waits_for_no_listing():
 
 
 @pytest.mark.parametrize(
+    ("facts", "shown"),
+    [
+        ({"booking_read_at": None}, 3.0),
+        ({}, 4.0),
+        ({"extend_tries": 1, "extend_at": NOON + timedelta(hours=2.9)}, 3.0),
+    ],
+)
+def test_nothing_is_bought_before_a_read_tells_what_is_booked(facts: dict[str, Any], shown: float):
+    account = Account(booked(**facts))
+    for at in (0, 2):
+        found = account.sees(3 * HOUR - 300 + at, listed(shown), capabilities=PREPAID)
+        account.applies(found)
+        assert Extend not in kinds(found)
+    assert kinds(found) == {ReadBooking}
+    read_at = NOON + timedelta(hours=3, seconds=-296)
+    sure = booked(**(facts | {"booking_read_at": read_at}))
+    assert kinds(steps(sure, 3 * HOUR - 295, listed(shown))) == {Extend}
+
+
+@pytest.mark.parametrize(
     "facts",
     [
         {"expires_at": NOON + timedelta(hours=3)},

@@ -60,3 +60,38 @@ def test_an_accepted_extension_counts_once_although_reads_have_decided_against_i
         await _is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("refusal", ["busy", "never", "funds"])
+def test_an_extension_that_was_refused_and_executed_is_found_and_not_sent_again(refusal: str, *, hidden: bool) -> None:
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent()
+        await world.sleep(300)
+        world.market_.hidden = hidden
+        world.market_.on_extend = [f"{refusal}_executed"]
+        await world.sleep(_DUE)
+        assert len(world.market_.extended) == 1
+        await _is_booked_as_paid(world, hours=2)
+        assert (await world.lease()).prepaid.extend_refusal == ""
+        await world.sleep(3600)
+        assert len(world.market_.extended) == 2, "the next one is due an hour later"
+
+    in_prepaid_world(story)
+
+
+def test_after_a_refusal_the_machine_is_read_before_the_extension_is_sent_again() -> None:
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent()
+        world.market_.on_extend = ["busy"]
+        await world.sleep(_DUE - 10)
+        world.market_.reads_fail = True
+        await world.sleep(120)
+        assert len(world.market_.extended) == 1
+        world.market_.reads_fail = False
+        await world.sleep(20)
+        assert len(world.market_.extended) == 2
+        await world.sleep(20)
+        await _is_booked_as_paid(world, hours=2)
+
+    in_prepaid_world(story)
