@@ -58,15 +58,20 @@ def in_ionet_world(
     *,
     hours: int = 1,
     settings: Mapping[str, Any] | None = None,
+    shared: bool = False,
     **options: Any,
 ) -> T:
-    """Run a story in a fresh world whose creates book `hours` hours; `options` are the sandbox's."""
+    """Run a story in a fresh world whose creates book `hours` hours; `options` are the sandbox's.
+
+    `shared`: other servers may use the database too.
+    """
 
     async def run(clock: VirtualClock) -> T:
         chosen = {**CALM, "prepaid_hours": hours, **(settings or {})}
         world = IoNetWorld(
             clock, paced=False, accounts=0, prepaid_accounts=1, seed=7, settings=chosen, **({"machines": 4} | options)
         )
+        world.shared = shared
         await world.start()
         try:
             return await story(world)

@@ -80,7 +80,7 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
             child = await _sandbox(stack, settings, clock) if sandbox else None
             lateness = Lateness(clock)
             providers = await connect_accounts(stack, settings, clock, child, lateness, db=db)
-            removed = await claim_accounts(db, providers, settings.marketplaces, clock=clock, force=force)
+            removed = await claim_accounts(db, providers, settings.marketplaces, force=force)
             configured = settings.admin_api_key.get_secret_value() if settings.admin_api_key else ""
             redactor.add(await deployment.ensure_admin(db, random, configured, settings.admin_key_file))
         except (WrongDatabase, SandboxFailed) as error:

@@ -10,7 +10,7 @@ from gpuproxy.app.deployment import WrongDatabase
 from gpuproxy.health import left_behind
 from gpuproxy.model.errors import AuthFailed, ProviderError
 from gpuproxy.model.offers import AccountKey, ProviderName
-from gpuproxy.ports import Capabilities, Clock, Database, Descriptor, Inventory, Provider, Tx
+from gpuproxy.ports import Capabilities, Database, Descriptor, Inventory, Provider, Tx
 from gpuproxy.reconcile.account_identity import AccountIdentity
 from gpuproxy.runtime.keyless import Keyless
 from gpuproxy.store import meta
@@ -26,7 +26,7 @@ _NEVERTHELESS = (
 
 
 async def claim_accounts(
-    db: Database, providers: Sequence[Provider], marketplaces: Sequence[Descriptor], *, clock: Clock, force: bool
+    db: Database, providers: Sequence[Provider], marketplaces: Sequence[Descriptor], *, force: bool
 ) -> list[Keyless]:
     """Store the configured accounts, for commands that run without them. Returns a Provider for each removed account.
 
@@ -34,7 +34,7 @@ async def claim_accounts(
     another account. With `force`, this is only logged.
     """
     configured = frozenset((each.name, each.account) for each in providers)
-    problems = [await db.read(lambda tx: left_behind.refusal(tx, configured)), *await _exchanged(db, providers, clock)]
+    problems = [await db.read(lambda tx: left_behind.refusal(tx, configured)), *await _exchanged(db, providers)]
     for problem in filter(None, problems):
         if not force:
             raise WrongDatabase(f"Not started: {problem} {_NEVERTHELESS}")
@@ -52,11 +52,11 @@ def last_accounts(tx: Tx) -> frozenset[AccountKey]:
     return frozenset((ProviderName(provider), name) for provider, name in stored)
 
 
-async def _exchanged(db: Database, providers: Sequence[Provider], clock: Clock) -> list[str]:
+async def _exchanged(db: Database, providers: Sequence[Provider]) -> list[str]:
     """A text for each account in use whose name has the key of another account."""
     in_use = await db.read(left_behind.accounts)
     checked = [each for each in providers if (each.name, each.account) in in_use]
-    checks = [asyncio.ensure_future(_mismatch(db, each, clock)) for each in checked]
+    checks = [asyncio.ensure_future(_mismatch(db, each)) for each in checked]
     if not checks:
         return []
     done, late = await asyncio.wait(checks, timeout=_SECONDS)
@@ -66,9 +66,9 @@ async def _exchanged(db: Database, providers: Sequence[Provider], clock: Clock) 
     return [text for check in checks if check in done and (text := check.result())]
 
 
-async def _mismatch(db: Database, provider: Provider, clock: Clock) -> str:
+async def _mismatch(db: Database, provider: Provider) -> str:
     """Why the key is another account's; "" if it is not, or if the marketplace does not tell."""
-    identity = AccountIdentity(provider, db, clock)
+    identity = AccountIdentity(provider, db)
     try:
         doubt = await identity.doubt()
         found = await _listed(provider) if doubt is not None and "credit" in provider.capabilities.missing else None

@@ -8,26 +8,26 @@ Some marketplaces never tell whose a key is. Where machines are paid in advance 
 an earlier one believes no listing before one shows such a machine, or before their bookings are over: then they have
 ended in any case. Machines that are billed by use would have no such end, so nothing is doubted there.
 
-A machine that this process has rented itself shows nothing: it is listed with whichever key it was rented.
+Such a machine is one that a believed listing has shown before, to this process or to another one. So the key lists the
+same account as the key of that listing. Any other machine proves nothing: it is listed with the key of its create.
 """
 
 from gpuproxy.model.errors import AuthFailed, ProviderError, ProviderUnavailable
 from gpuproxy.model.leases import KINDS, RENTED, Lease, LeaseKind, LeaseState
 from gpuproxy.model.offers import AccountKey
-from gpuproxy.ports import Clock, Database, Inventory, Provider, Tx
+from gpuproxy.ports import Database, Inventory, Provider, Tx
 from gpuproxy.store import leases, meta
 
 
 class AccountIdentity:
     """The identity of one account, as the marketplace gives it."""
 
-    def __init__(self, provider: Provider, db: Database, clock: Clock, kind: LeaseKind = "machine") -> None:
+    def __init__(self, provider: Provider, db: Database, kind: LeaseKind = "machine") -> None:
         """`kind`: whether the listings are of machines or of volumes."""
         self._provider = provider
         self._account: AccountKey = (provider.name, provider.account)
         self._db = db
         self._kind = kind
-        self._since = clock.now()
         self._owner = ""
         """The marketplace's id of the account; "" until it is known."""
         self._listed = False
@@ -64,14 +64,14 @@ class AccountIdentity:
         return None
 
     async def vouch(self, found: Inventory, doubt: ProviderError) -> None:
-        """Return if `found` shows a machine that an earlier process has rented with this account, also an ended one.
+        """Return if `found` shows a machine that a believed listing of this account has shown, also an ended one.
 
         Raises AuthFailed if it shows machines of another account instead, and `doubt` if it shows neither.
         """
         labels = found.ended | {instance.label for instance in found.instances}
         shown = [lease for lease in await self._db.read(self._live) if lease.label in labels]
         own = [lease for lease in shown if lease.account == self._account[1]]
-        if any(lease.created_at < self._since for lease in own):
+        if any(lease.observed.seen_at is not None for lease in own):
             self._listed = True
             return
         others = sorted({lease.account for lease in shown if lease.state in RENTED} - {self._account[1]})

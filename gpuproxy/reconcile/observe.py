@@ -106,7 +106,7 @@ class AccountWatch:
         self._sightings = Sightings()
         self._credit: tuple[Micro, datetime] | None = None
         """The last reading of the account's credit, and since when it has been the same."""
-        self._identity = AccountIdentity(provider, db, clock, kind)
+        self._identity = AccountIdentity(provider, db, kind)
         self.listing: Listing | None = None
         """What the last pass listed; None if the provider did not answer."""
         self.utils: Mapping[str, float] = {}

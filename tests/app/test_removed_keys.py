@@ -19,7 +19,7 @@ from tests.world import KEYS, UNPACED, VAST, InlineWorkers, World, in_world
 async def start(world: World, *keys: str, force: bool = False) -> list[Keyless]:
     """What a start with these keys says, in this order and under the default names."""
     providers = [world._provider(DESCRIPTOR, number, key) for number, key in enumerate(keys, start=1)]
-    return await claim_accounts(world.db, providers, (DESCRIPTOR,), clock=world.clock, force=force)
+    return await claim_accounts(world.db, providers, (DESCRIPTOR,), force=force)
 
 
 class Rotated:
@@ -92,10 +92,7 @@ def test_a_new_key_of_the_same_account_under_the_same_name_is_no_removal():
             account="vast-1", key="new-key", base_url="http://sandbox", http=Rotated(world.http), clock=world.clock,
             workers=InlineWorkers(), intervals=UNPACED,
         )  # fmt: skip
-        assert (
-            await claim_accounts(world.db, [DESCRIPTOR.connect(setup)], (DESCRIPTOR,), clock=world.clock, force=False)
-            == []
-        )
+        assert await claim_accounts(world.db, [DESCRIPTOR.connect(setup)], (DESCRIPTOR,), force=False) == []
 
     in_world(story)
 

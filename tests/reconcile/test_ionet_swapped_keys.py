@@ -9,6 +9,7 @@ from gpuproxy.model.leases import InstanceId, LeaseState
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.providers.ionet import DESCRIPTOR
 from tests.ionet_world import IoNetWorld, in_ionet_world
+from tests.servers import Server, another
 from tests.world import KEYS
 
 P1 = Caller(project="p1")
@@ -122,6 +123,48 @@ def test_a_machine_that_was_rented_with_the_wrong_key_proves_nothing_and_is_not_
     in_ionet_world(story, hours=5)
 
 
+def test_machines_that_were_rented_with_a_wrong_key_prove_nothing_after_a_restart_with_it_either() -> None:
+    """No listing that was believed has shown them."""
+
+    async def story(world: IoNetWorld) -> None:
+        await world.rent("a")
+        await world.sleep(300)
+        [first] = [lease.id for lease in await world.leases()]
+        await restart_with(world, KEYS[1])
+        await world.sleep(60)
+        assert (await world.rent("b")).kept
+        await world.sleep(300)
+        await restart_with(world, KEYS[1])
+        await world.sleep(1800)
+        assert {lease.id: lease.state for lease in await world.leases()}[first] is LeaseState.ACTIVE
+
+    in_ionet_world(story, hours=5)
+
+
+def test_a_server_that_takes_over_believes_a_listing_that_shows_a_machine_rented_since_its_own_start() -> None:
+    """The server that had the account before was shown the machine too, so both have the key of the same account."""
+
+    async def story(world: IoNetWorld) -> None:
+        servers = [Server(world.engine, world.life), await another(world)]
+        await world.sleep(60)
+        [supervisor] = [each for each in servers if each.held("account:")]
+        [other] = [each for each in servers if each is not supervisor]
+        made = await supervisor.reserve(1, seconds=300)
+        assert made.kept
+        await world.sleep(300)
+        supervisor.life.end()
+        await world.sleep(300)
+        assert other.held("account:")
+        sheets = (await other.engine.sheets.read("io.net"))[0].accounts
+        assert [each.state for each in sheets] == ["healthy"]
+        await other.engine.reservations.release(P1, made.reservation.id)
+        await world.sleep(300)
+        assert world.alive() == {}
+        assert (await world.lease()).state is LeaseState.RELEASED
+
+    in_ionet_world(story, hours=24, shared=True)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_keys_that_list_the_machines_of_the_other_name_are_found_at_the_start(force: bool) -> None:
     async def story(world: IoNetWorld) -> None:
@@ -134,7 +177,7 @@ def test_keys_that_list_the_machines_of_the_other_name_are_found_at_the_start(fo
         await world.sleep(300)
         assert {lease.account for lease in await world.leases()} == {"ionet-1", "ionet-2"}
         providers = [world._provider(DESCRIPTOR, number, key) for number, key in enumerate(KEYS[1::-1], start=1)]
-        start = claim_accounts(world.db, providers, (DESCRIPTOR,), clock=world.clock, force=force)
+        start = claim_accounts(world.db, providers, (DESCRIPTOR,), force=force)
         if force:
             assert await start == []
             return
