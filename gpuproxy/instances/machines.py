@@ -2,8 +2,9 @@
 
 A lease records whether its machine may run (`stop_at`). This is committed before the marketplace is called, and the
 reconciler enforces it: a machine that runs past `stop_at` is stopped again. So a stop survives a crash. A start is
-recorded only after it was accepted. A start that was refused, queued or not answered is cancelled. Meters follow what
-the listings show.
+recorded only after it was accepted, and only if nothing else has changed `stop_at` meanwhile: another server may have
+stopped the machine. A start that was refused, queued or not answered is cancelled. Meters follow what the listings
+show.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from gpuproxy.outcomes.pool_owned import require_direct
 from gpuproxy.ports import Clock, Database, Provider, Tx
 from gpuproxy.reconcile.effects import STOP_AGAIN
 from gpuproxy.reconcile.watches import Watches
+from gpuproxy.runtime import fencing
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.background import Background
 from gpuproxy.runtime.limits import Limits
@@ -47,6 +49,8 @@ _DEFAULT_WAIT = 5.0
 _LOOKS = 30
 _UNDER_WAY = timedelta(seconds=180)
 """How long a start may be unanswered before the machine is stopped again: longer than any call."""
+_SEND_WITHIN = 60.0
+"""A start that could not be sent in so many seconds after its commit is not sent: it may have been stopped since."""
 T = TypeVar("T")
 
 
@@ -152,16 +156,23 @@ class Machines:
         await _asked(market.stop(_contract(lease)), f"Stopping {lease.instance_id}")
 
     async def _start(self, market: Provider, lease: Lease, caller: Caller) -> None:
-        if not await self._db.write(lambda tx: _begin(tx, lease.id, caller, self._limits.hold_ahead)):
+        send_until = self._clock.monotonic() + _SEND_WITHIN
+        stop_at = await self._db.write(lambda tx: _begin(tx, lease.id, caller, self._limits.hold_ahead))
+        if stop_at is None:
             return
         try:
-            await market.start(_contract(lease))
+            with fencing.under(lambda: self._clock.monotonic() < send_until):
+                await market.start(_contract(lease))
         except NoCapacity:
             raise await self._cancel_start(market, lease) from None
         except ProviderError as error:
             await self._cancel_start(market, lease)
             raise _refusal(error, f"Starting {lease.instance_id}") from error
-        await write_until_committed(self._db, self._clock, lambda tx: _stop_from(tx, lease.id, None), lease.id)
+        if not await write_until_committed(self._db, self._clock, lambda tx: _started(tx, lease.id, stop_at), lease.id):
+            raise FailedPrecondition(
+                f"{lease.instance_id} was stopped while it was being started. It stays stopped.",
+                reason=Reason.WRONG_STATE,
+            )
 
     async def _cancel_start(self, market: Provider, lease: Lease) -> Refusal:
         """Stop the machine, because a queued start could run, and cost, at any time. Returns the refusal.
@@ -192,19 +203,31 @@ class Machines:
         return await self._instances.by_contract(caller, lease.provider, _contract(lease))
 
 
-def _begin(tx: Tx, lease_id: LeaseId, caller: Caller, horizon: timedelta) -> bool:
-    """Record that a start is about to be sent. False if the machine may already run. Raises BudgetExceeded.
+def _begin(tx: Tx, lease_id: LeaseId, caller: Caller, horizon: timedelta) -> datetime | None:
+    """Record that a start is about to be sent. None if the machine may already run. Raises BudgetExceeded.
 
-    Until the start is accepted, the machine is still one that is to be stopped.
+    Until the start is accepted, the machine is still one that is to be stopped, from the returned time on.
     """
     lease = leases.get(tx, lease_id)
     if lease.state not in RENTED or (lease.state is not LeaseState.PARKED and lease.pending.stop_at is None):
-        return False
+        return None
     _require_time_left(lease, tx.now())
     tx.before_spending()
     spending.admit_start(tx, lease, horizon)
-    leases.note(tx, lease, StopDue(tx.now() + _UNDER_WAY))
+    stop_at = tx.now() + _UNDER_WAY
+    leases.note(tx, lease, StopDue(stop_at))
     audit.record(tx, caller, "instance_started", _contract(lease), lease.provider, project=lease.project)
+    return stop_at
+
+
+def _started(tx: Tx, lease_id: LeaseId, stop_at: datetime) -> bool:
+    """Record that a start was accepted. `stop_at`: as `_begin` recorded it. False if a stop was recorded since."""
+    lease = leases.get(tx, lease_id)
+    if lease.state not in RENTED or lease.pending.stop_at is None:  # released, or recorded before
+        return True
+    if lease.pending.stop_at != stop_at:
+        return False
+    leases.note(tx, lease, StopDue(None))
     return True
 
 
@@ -224,7 +247,7 @@ def _begin_stop(tx: Tx, lease: Lease, caller: Caller) -> None:
     audit.record(tx, caller, "instance_stopped", _contract(lease), lease.provider, project=lease.project)
 
 
-def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime | None) -> None:
+def _stop_from(tx: Tx, lease_id: LeaseId, at: datetime) -> None:
     lease = leases.get(tx, lease_id)
     if lease.state in RENTED:
         leases.note(tx, lease, StopDue(at))

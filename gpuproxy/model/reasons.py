@@ -185,7 +185,8 @@ _MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.WRONG_STATE: Meaning(
         status="FAILED_PRECONDITION",
-        refusal="A machine that is not ready can't be stopped. A released machine can be neither stopped nor started.",
+        refusal="A machine that is not ready can't be stopped. A released machine can be neither stopped nor started. "
+        "A machine that another call stopped while it was being started stays stopped.",
     ),
     Reason.NO_CAPACITY: Meaning(
         status="FAILED_PRECONDITION",
