@@ -1,5 +1,6 @@
 """Wiring of what only one process does at a time: the watches of accounts, recovery, and the shares of lasting work."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -60,9 +61,17 @@ def sharing_of(
             watch.claim,
             changed=watch.nudge,
             is_busy=partial(supervisor.is_failing_over, (watch.provider.name, watch.provider.account)),
+            failing=partial(_failing, watch, accounts),
         )
         for watch in watches
     ]
     sharing = Sharing(claims, [*supervised, *map(Work, others)], db, clock)
     sharing.exchange(Exchange(accounts, claims.owner).step)
     return sharing
+
+
+def _failing(watch: AccountWatch, accounts: Accounts) -> float:
+    """For how many seconds this process can't list an account. One that has no key for it never can."""
+    if (watch.provider.name, watch.provider.account) in accounts.removed:
+        return math.inf
+    return 0.0 if watch.silent_since is None else watch.silence.lasting.total_seconds()

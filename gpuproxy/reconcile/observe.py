@@ -120,7 +120,7 @@ class AccountWatch:
         self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self._silence, self.passes = Silence(self._key, clock, lateness), Passes()
+        self.silence, self.passes = Silence(self._key, clock, lateness), Passes()
 
     def nudge(self) -> None:
         """Make the next pass begin soon, because something changed."""
@@ -290,10 +290,10 @@ class AccountWatch:
             self._trouble = error
             if self.silent_since is None:
                 self.silent_since = began
-            self._silence.failed(error, self.silent_since)
+            self.silence.failed(error, self.silent_since)
             return None
         if self.silent_since is not None:
-            self._silence.ended(self.silent_since)
+            self.silence.ended(self.silent_since)
             self.silent_since = None
         self._trouble = None
         self._blind = max(self._blind, self._clock.now() - self._listed_at)
@@ -345,7 +345,7 @@ class AccountWatch:
             account_problems.clear_after_listing(tx, self._key)
         else:
             account_problems.record(tx, self._key, trouble, None)
-            self._silence.tell(tx, trouble, self.silent_since)
+            self.silence.tell(tx, trouble, self.silent_since)
         if decided.sightings.orphans:
             found = OrphansFound(", ".join(sorted(decided.sightings.orphans)))
             account_problems.record(tx, self._key, found, timedelta(seconds=3 * self._limits.reconcile_seconds))

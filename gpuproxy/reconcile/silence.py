@@ -27,6 +27,8 @@ class Silence:
         self._account = {"provider": account[0], "account": account[1]}
         self._clock = clock
         self._lateness = lateness
+        self.lasting = timedelta()
+        """For how long listings had failed when the last one failed."""
         self._failed = False
         self._warned = False
 
@@ -36,9 +38,10 @@ class Silence:
         if not self._failed:
             self._failed = True
             log.info("listing_failed", **self._account, **words)
-        if not self._warned and (lasting := self._heeded(since)) >= SILENT_AFTER:
+        self.lasting = self._heeded(since)
+        if not self._warned and self.lasting >= SILENT_AFTER:
             self._warned = True
-            log.warning("provider_silent", **self._account, **words, seconds=round(lasting.total_seconds()))
+            log.warning("provider_silent", **self._account, **words, seconds=round(self.lasting.total_seconds()))
 
     def ended(self, since: datetime) -> None:
         """A listing succeeded; each one since `since` had failed."""

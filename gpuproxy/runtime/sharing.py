@@ -6,6 +6,9 @@ The same unit tells the others that the process lives, gives up what is more tha
 
 `assigned` decides from what the database shows, so all processes come to the same result. Work stays where it is as
 long as nobody has more than a fair share of it.
+
+A process may be able to do its work worse than another one: it reaches the database, but not the marketplace. It gives
+such work up and takes it again only if nobody else has taken it, or after a while.
 """
 
 import math
@@ -27,6 +30,12 @@ log = structlog.get_logger(__name__)
 _REPLICA = "replica:"
 _KEPT_SECONDS = 600.0
 """For so long a process keeps work that it gave up and that nobody took: the others may not be set up for it."""
+_FAILING_SECONDS = 60.0
+"""Work that has failed for so long is given up, if another process lives."""
+_RESTING_SECONDS = 600.0
+"""For so long a process leaves to others the work that failed."""
+_LEFT_BY_ALL = 3.0
+"""So many times the life of a claim must work be free before a process takes it for which it fails, or failed."""
 
 
 def _nothing() -> None:
@@ -42,6 +51,8 @@ class Work:
     """Called when this process has got the claim or has lost it."""
     is_busy: Callable[[], bool] = lambda: False
     """True while the work must not move to another process, such as during a failover."""
+    failing: Callable[[], float] = lambda: 0.0
+    """For how many seconds the work has failed in this process although another one may be able to do it."""
 
 
 def assigned(works: Sequence[str], owners: Mapping[str, str], live: Collection[str]) -> Mapping[str, str]:
@@ -91,6 +102,10 @@ class Sharing:
         """Work that this process gave up, with its fence then."""
         self._kept: dict[str, float] = {}
         """Work that was given up in vain, and until when it is kept: a reading of Clock.monotonic()."""
+        self._rests: dict[str, float] = {}
+        """Work that failed here, and until when it is left to others: a reading of Clock.monotonic()."""
+        self._patience: dict[str, float] = {}
+        """For how many seconds such work may fail here once nobody else has taken it: longer each time."""
         self._exchange: Callable[[Tx, int], None] = lambda _tx, _place: None
         self._left = False
         self._renewed_at = -math.inf
@@ -122,12 +137,13 @@ class Sharing:
         began = self._clock.monotonic()
         before = {work.claim.name: work.claim.known for work in self.works}
         busy = {work.claim.name for work in self.works if work.is_busy()}
-        at, stored, live = await self._db.write(lambda tx: self._write(tx, before, busy))
+        failing = self._failing(began)
+        at, stored, live = await self._db.write(lambda tx: self._write(tx, before, busy, failing))
         if isinstance(self._clock, FollowingClock):
             self._clock.follow(at, began)
         self.replicas, self.place = len(live), live.index(self._claims.owner)
         for work in self.works:
-            self._note(work, before[work.claim.name], stored[work.claim.name], began)
+            self._note(work, before[work.claim.name], stored[work.claim.name], began, failing)
         self._renewed_at = began
 
     async def leave(self) -> None:
@@ -149,8 +165,15 @@ class Sharing:
         for work in self.works:
             work.claim.now_has(None, 0.0)
 
+    def _failing(self, now: float) -> frozenset[str]:
+        """The work that fails here for too long."""
+        self._rests = {name: until for name, until in self._rests.items() if now < until}
+        self._patience = {name: seconds for name, seconds in self._patience.items() if name in self._rests}
+        patience = {work.claim.name: self._patience.get(work.claim.name, _FAILING_SECONDS) for work in self.works}
+        return frozenset(work.claim.name for work in self.works if work.failing() >= patience[work.claim.name])
+
     def _write(
-        self, tx: Tx, before: Mapping[str, Claim | None], busy: Collection[str]
+        self, tx: Tx, before: Mapping[str, Claim | None], busy: Collection[str], failing: Collection[str]
     ) -> tuple[datetime, dict[str, Claim | None], list[str]]:
         owner, seconds = self._claims.owner, self._claims.seconds
         claims.sweep(tx, _REPLICA)
@@ -165,9 +188,10 @@ class Sharing:
         for name in names:
             claim = self._renewed(tx, before[name], rows.get(name))
             if claim is None:
-                if wanted[name] == owner or self._is_left(rows.get(name), now):
+                rests = len(live) > 1 and (name in failing or name in self._rests)
+                if (wanted[name] == owner and not rests) or self._is_left(rows.get(name), now, rests=rests):
                     claim = claims.take(tx, name, owner, seconds)
-            elif wanted[name] != owner and name not in busy and self._clock.monotonic() >= self._kept.get(name, 0.0):
+            elif self._is_to_leave(name, wanted[name], busy, failing, alone=len(live) == 1):
                 held[name].doubt()
                 claims.drop(tx, claim)
                 claim = None
@@ -181,19 +205,34 @@ class Sharing:
             return None
         return claims.renew(tx, claim, self._claims.seconds)
 
-    def _is_left(self, row: Claim | None, now: datetime) -> bool:
-        """Whether work is free for so long that whoever should do it seems not to know it."""
-        return row is not None and now - row.until > timedelta(seconds=self._claims.seconds or 0.0)
+    def _is_to_leave(
+        self, name: str, wanted: str, busy: Collection[str], failing: Collection[str], *, alone: bool
+    ) -> bool:
+        """Whether this process gives up work that it has."""
+        if alone or self._clock.monotonic() < self._kept.get(name, 0.0):
+            return False
+        return name in failing or (wanted != self._claims.owner and name not in busy)
 
-    def _note(self, work: Work, before: Claim | None, now: Claim | None, began: float) -> None:
+    def _is_left(self, row: Claim | None, now: datetime, *, rests: bool) -> bool:
+        """Whether work is free for so long that whoever should do it seems not to know it, or not to be able to."""
+        seconds = (self._claims.seconds or 0.0) * (_LEFT_BY_ALL if rests else 1.0)
+        return row is not None and now - row.until > timedelta(seconds=seconds)
+
+    def _note(
+        self, work: Work, before: Claim | None, now: Claim | None, began: float, failing: Collection[str]
+    ) -> None:
         name = work.claim.name
         if before is not None and now is None:
             self._given_up[name] = before.fence
-            log.info("work_left", work=name, owner=self._claims.owner)
+            log.info("work_left", work=name, owner=self._claims.owner, failing=name in failing)
+            if name in failing:
+                self._rests[name] = began + _RESTING_SECONDS
         elif now is not None and (before is None or before.fence != now.fence):
             log.info("work_taken", work=name, owner=self._claims.owner, fence=now.fence)
             if self._given_up.pop(name, None) == now.fence - 1:  # nobody else has taken it
                 self._kept[name] = self._clock.monotonic() + _KEPT_SECONDS
+            if name in self._rests:
+                self._patience[name] = 2 * self._patience.get(name, _FAILING_SECONDS)
         work.claim.now_has(now, began)
         if (before and before.fence) != (now and now.fence):
             work.changed()
