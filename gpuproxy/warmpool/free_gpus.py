@@ -1,22 +1,25 @@
 """Whether the GPUs of the standbys are free: one search for many pools, because searches are limited.
 
 A stopped standby holds no GPU. Its pool is active only while its own chunk was rentable at the last look. Two looks
-in a row that do not find it are a verdict; a look that could not be made is none.
+in a row that do not find it are a verdict; a look that could not be made is none. A look counts from its beginning, so
+one that began before a failover asked for a new one is not stored.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
-from gpuproxy.model.errors import ProviderError
+from gpuproxy.model.errors import ClaimLost, ProviderError
 from gpuproxy.model.leases import TERMINAL, LeaseId
 from gpuproxy.model.offers import HIGHEST_PRICE, AccountKey, HostKey, Offer, OfferFilter
-from gpuproxy.model.pools import Pool, PoolId, PoolState
+from gpuproxy.model.pools import Pool, PoolState
 from gpuproxy.ports import Capabilities, Clock, Database, Provider, Tx
-from gpuproxy.store import leases, pools
+from gpuproxy.store import claims, leases, pools
+from gpuproxy.store.claims import Claim
 from gpuproxy.warmpool.limits import PoolLimits
 
 log = structlog.get_logger(__name__)
@@ -103,8 +106,8 @@ class FreeGpus:
         More than one page of rows takes turns of other searches, so that the look is old when it ends.
         """
 
-    async def look(self, provider: Provider, wanted: Sequence[Pool]) -> None:
-        """Make one search for the first of these pools of an account, and store what it shows."""
+    async def look(self, provider: Provider, wanted: Sequence[Pool], claim: Claim) -> None:
+        """Make one search for the first of these pools of an account, and store what it shows, if the claim holds."""
         size = wanted[0].spec.num_gpus
         batch = self._batch([each for each in wanted if each.spec.num_gpus == size], size, room(provider.capabilities))
         machine_ids = frozenset(each.host.rpartition("/")[2] for each in batch)
@@ -121,8 +124,9 @@ class FreeGpus:
         shown = Counter(each.host for each in offers)
         self._rows |= {(pool.host, size): shown[pool.host] for pool in batch}
         looked_for = await self._db.read(lambda tx: _wanted(tx, provider, batch))
-        results = [(each.pool.id, is_free(each, offers)) for each in looked_for]
-        await self._db.write(lambda tx: _store(tx, results, began))
+        results = [(each.pool, is_free(each, offers)) for each in looked_for]
+        with suppress(ClaimLost):
+            await self._db.write(lambda tx: _store(tx, results, began, claim))
 
     def _batch(self, wanted: Sequence[Pool], size: int, rows: int) -> Sequence[Pool]:
         """The first pools whose hosts one answer has room for; at least one."""
@@ -154,8 +158,18 @@ def _wanted(tx: Tx, provider: Provider, batch: Iterable[Pool]) -> list[Wanted]:
     return found
 
 
-def _store(tx: Tx, results: Sequence[tuple[PoolId, bool]], at: datetime) -> None:
-    for pool_id, free in results:
-        pool = pools.find(tx, pool_id)
-        if pool is not None and (pool.looked_at is None or pool.looked_at <= at):
+def _store(tx: Tx, results: Sequence[tuple[Pool, bool]], at: datetime, claim: Claim) -> None:
+    """Store looks that began `at`, when their pools were as given. Raises ClaimLost."""
+    claims.require(tx, claim)
+    for before, free in results:
+        pool = pools.find(tx, before.id)
+        if pool is not None and not _is_outdated(tx, before, pool, at):
             pools.looked(tx, pool, at, free=free)
+
+
+def _is_outdated(tx: Tx, before: Pool, pool: Pool, at: datetime) -> bool:
+    """Whether a newer look is stored, or was asked for since this one began."""
+    if pool.looked_at is not None:
+        return pool.looked_at > at
+    incident = pools.open_incident(tx, pool.id)
+    return before.looked_at is not None or (incident is not None and incident.began_at > at)

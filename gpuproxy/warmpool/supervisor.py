@@ -161,8 +161,9 @@ class Supervisor:
         if any(pool.state in _CHECKED for pool in of_account):
             self._looks.start_once(partial(self._list, account), f"list {name}")
         self._looks.start_once(partial(self._credits.look, provider), f"credit {name}")
-        if due := free_gpus.due(of_account, self._clock.now(), self._limits):
-            self._looks.start_once(partial(self._free.look, provider, due), f"free {name}")
+        due, claim = free_gpus.due(of_account, self._clock.now(), self._limits), self._claim_of(account)
+        if due and claim is not None:
+            self._looks.start_once(partial(self._free.look, provider, due, claim), f"free {name}")
 
     async def _list(self, account: AccountKey) -> None:
         """List an account. This takes almost an interval at least, so that there is one listing in each."""

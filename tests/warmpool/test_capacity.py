@@ -14,7 +14,7 @@ from gpuproxy.model.offers import HostKey
 from gpuproxy.model.pools import Pool, PoolId, PoolSpec, PoolState
 from gpuproxy.providers.vast import DESCRIPTOR
 from gpuproxy.runtime.background import Background
-from gpuproxy.store import pools
+from gpuproxy.store import claims, pools
 from gpuproxy.warmpool import free_gpus
 from gpuproxy.warmpool.free_gpus import FreeGpus, pools_per_account
 from gpuproxy.warmpool.limits import PoolLimits
@@ -55,6 +55,8 @@ def longest_ages(count: int) -> list[float]:
         await world.sleep(20)
         books, (provider,) = databases.opened(world.clock.now), world.engine.accounts
         free, looks = FreeGpus(books, world.clock), Background("look")
+        claim = await books.write(lambda tx: claims.take(tx, "account", "a", None))
+        assert claim is not None
         for number in one_chunk_each(world, count):
             await books.write(partial(pools.insert, pool=pool_on(number, world)))
         ages = dict.fromkeys((pool.id for pool in await books.read(pools.at_work)), timedelta(0))
@@ -62,7 +64,7 @@ def longest_ages(count: int) -> list[float]:
         while world.clock.monotonic() < ends:
             found = await books.read(pools.at_work)
             if due := free_gpus.due(found, world.clock.now(), LIMITS):
-                looks.start_once(partial(free.look, provider, due), "look")
+                looks.start_once(partial(free.look, provider, due, claim), "look")
             if ends - world.clock.monotonic() < MEASURED:
                 for pool in found:
                     assert pool.checked_at is not None

@@ -1,14 +1,19 @@
 """The mode `recreate`: there is no standby, and a failover destroys the primary and makes a machine with its volume."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from gpuproxy.edge.messages.pools import status_message
 from gpuproxy.model.errors import FailedPrecondition, Refusal
+from gpuproxy.model.offers import Offer, OfferFilter
 from gpuproxy.model.pools import PHASES, Degraded, PoolState, PoolView
 from gpuproxy.model.reasons import Reason
+from gpuproxy.ports import Provider
+from gpuproxy.store import pools
+from gpuproxy.warmpool.free_gpus import FreeGpus
 from tests.warmpool.test_life import caller, provisioned, status
 from tests.world import World, in_world
 
@@ -149,6 +154,66 @@ def test_a_test_that_can_not_look_stops_nothing():
         world.control("DELETE", "faults")
         await world.sleep(120)
         assert (await status(world)).pool.state is PoolState.ACTIVE
+
+    in_world(story, **BOOTS, volume_sharing="refuse")
+
+
+class Slow:
+    """A provider whose answers to searches are on their way for some seconds."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.name, self.account, self.capabilities = provider.name, provider.account, provider.capabilities
+        self._provider = provider
+
+    async def search(self, wanted: OfferFilter) -> AsyncIterator[Sequence[Offer]]:
+        pages = [page async for page in self._provider.search(wanted)]
+        await asyncio.sleep(4)
+        for page in pages:
+            yield page
+
+
+async def old_look(world: World, view: PoolView) -> "asyncio.Task[None]":
+    """A look for the pool's GPUs whose answer is on its way. It shows them free. Later searches get no answer."""
+    account = (view.pool.provider, view.pool.account)
+    claim = world.engine.watches.at(account).claim.claim
+    assert claim is not None
+    slow: Any = Slow(world.engine.accounts.provider(account))
+    look = asyncio.create_task(FreeGpus(world.db, world.clock).look(slow, [view.pool], claim))
+    await world.sleep(0.5)
+    world.arm("search", "refuse_connection", times=0)
+    return look
+
+
+def test_a_look_that_began_before_the_test_does_not_count_as_the_new_one():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        look = await old_look(world, before)
+        take_all(world, before)
+        with pytest.raises(Refusal) as refused:
+            await world.engine.pools.test(caller(world), 123, allow_destroy=True)
+        await look
+        assert refused.value.reason is Reason.FAILOVER_FAILED
+        assert (await status(world)).pool.primary == before.pool.primary
+        assert (world.calls("stop"), world.calls("destroy")) == (0, 0)
+
+    in_world(story, **BOOTS, volume_sharing="refuse")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_look_without_the_claim_under_which_it_began_is_not_stored(lost: bool):
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        await world.sleep(60)
+        began = world.clock.now()
+        look = await old_look(world, await status(world))
+        if lost:
+            await world.db.write(lambda tx: tx.execute("UPDATE claims SET owner = 'another', fence = fence + 1"))
+        await look
+        pool = await world.db.read(lambda tx: pools.get(tx, before.pool.id))
+        assert pool.looked_at is not None
+        assert (pool.looked_at == began) is not lost
 
     in_world(story, **BOOTS, volume_sharing="refuse")
 
