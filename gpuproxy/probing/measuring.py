@@ -1,8 +1,9 @@
 """The measurements of one probe, one after the other.
 
-What a listing shows is read from the passes of the account's watch, which reconciles the same machines. A time is an
-upper bound: the machine may have been there before the listing that showed it first. What could not be measured says
-why, and the next measurement is tried.
+What a listing shows is read from the passes of the account's watch, which reconciles the same machines. If another
+server supervises the account since, the probe makes listings of its own. A time is an upper bound: the machine may have
+been there before the listing that showed it first. What could not be measured says why, and the next measurement is
+tried.
 """
 
 import re
@@ -15,12 +16,14 @@ from typing import TypeVar
 from gpuproxy.instances.machines import Machines
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NoCapacity, ProviderError, Refusal
-from gpuproxy.model.leases import RENTED, InstanceId, Lease
+from gpuproxy.model.leases import RENTED, InstanceId, Lease, LeaseState
 from gpuproxy.model.offers import HIGHEST_PRICE, Offer, OfferFilter
 from gpuproxy.model.probes import QUANTITIES, Measurement, Outcome
 from gpuproxy.ports import InstanceStatus, ListedInstance
 from gpuproxy.probing.ground import DISK_GB, Ground
 from gpuproxy.probing.renting import NotRented, ProbeRenting
+from gpuproxy.reconcile.labels import plain
+from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.observe import AccountWatch
 
 _POLL = 2.0
@@ -246,6 +249,12 @@ class Measuring:
             await self._not(why, "stop_latency", "stop_frees_gpus", "chunk_binding")
             return False
         await self._seconds("stop_latency", sent, self.renting.context.clock.now())
+
+        async def recorded() -> bool | None:
+            return True if (await self.renting.read(lease.id)).state is LeaseState.PARKED else None
+
+        with suppress(TimeoutError):  # before that, nobody rents its GPUs, and another server may do the recording
+            await self._wait(_AT_REST, recorded)
         return True
 
     async def _binding(self, first: Lease) -> None:
@@ -318,10 +327,21 @@ class Measuring:
 
     # -- waiting and recording
 
+    async def listing(self) -> Listing | None:
+        """A new listing of the account; None if it failed."""
+        await self.watch.look_quietly()
+        if self.watch.claim.is_held():
+            return self.watch.listing
+        context, began = self.renting.context, self.renting.context.clock.now()
+        try:
+            found = await self.renting.provider.list()
+        except ProviderError:
+            return None
+        return Listing(began, [plain(each, context.signer) for each in found.instances], found.unreadable)
+
     async def _look(self, lease: Lease) -> ListedInstance | None:
         """The row of the lease's machine in a new listing; None if the listing failed or does not show it."""
-        await self.watch.look_quietly()
-        listing, now = self.watch.listing, await self.renting.read(lease.id)
+        listing, now = await self.listing(), await self.renting.read(lease.id)
         shown = None if listing is None else listing.shown(now)
         return shown if listing is not None and shown in listing.instances else None
 

@@ -85,12 +85,14 @@ class ProbeRenting:
         """The account that everything is rented with."""
         return self.provider.name, self.provider.account
 
-    async def begin(self) -> None:
-        """Store the reservation, without machines, and claim it."""
+    async def begin(self, *, before: Callable[[Tx], None], after: Callable[[Tx], None]) -> None:
+        """Store the reservation, without machines, and claim it. The same unit does `before` and `after`."""
 
         def write(tx: Tx) -> None:
+            before(tx)
             reservations.insert(tx, self.reservation)
             self.claim.take(tx)
+            after(tx)
 
         await self.context.db.write(write)
 

@@ -2,7 +2,7 @@
 
 A probe is a call of its own that rents: its reservation is claimed by this process and not concluded before the probe
 ends. Releasing the reservation ends the probe early. A probe whose process died is finished by recovery, which releases
-everything; what it had measured is stored.
+everything; what it had measured is stored. The claim says, also to other servers, whether a probe runs.
 """
 
 import asyncio
@@ -49,14 +49,16 @@ from gpuproxy.probing.measuring import Measuring, Stopped
 from gpuproxy.probing.renting import NotRented, ProbeRenting, ledger
 from gpuproxy.reconcile.watches import Watches
 from gpuproxy.rental.rounds import RentalContext
+from gpuproxy.runtime import fencing
 from gpuproxy.runtime.background import Background
-from gpuproxy.runtime.claims import Claims
-from gpuproxy.store import leases, probes, reservations
+from gpuproxy.runtime.claims import Claims, reservation_claim
+from gpuproxy.store import claims, leases, probes, reservations
 from gpuproxy.store.probes import Probed
 
 log = structlog.get_logger(__name__)
 
 _POLL = 2.0
+_REACH_ANOTHER = 1.0
 _GONE = 900.0
 """How long a probe waits until everything is proven gone, in seconds. After that the server goes on alone."""
 _MEASURES_FOR = timedelta(seconds=WANTED_SECONDS - 120)
@@ -119,10 +121,13 @@ class Prober:
         plan = await self._planned(caller, provider, account, budget)
         key = plan.provider.name, plan.provider.account
         if any(each.probe.account == key for each in self._running.values()):
-            raise FailedPrecondition(
-                f"Account {key[1]} of {key[0]} is being probed. Wait until that probe has ended.",
-                reason=Reason.PROBE_RUNNING,
-                metadata={"provider": key[0], "account": key[1]},
+            raise _is_probed(key)
+        if not self._supervises(plan.provider):
+            raise Unavailable(
+                f"Another server supervises account {key[1]} of {key[0]}, and only that one probes it. Nothing was "
+                "rented. Repeat the call, so that it reaches another server.",
+                reason=Reason.UNAVAILABLE,
+                retry_after=_REACH_ANOTHER,
             )
         now = self._context.clock.now()
         reservation = ledger(key, caller, plan.ground.first.num_gpus * 3, self._random, now)
@@ -139,9 +144,9 @@ class Prober:
         )  # fmt: skip
         running = self._running[reservation.id] = _Running(probe, renting, ())
         try:
-            running.facts = await self._context.db.read(lambda tx: _facts(tx, key))
-            await renting.begin()
-            await self._save(running)
+            running.facts = await self._context.db.read(lambda tx: probes.facts(tx, key))
+            stored = Probed(last=running.probe, facts=running.facts)
+            await renting.begin(before=lambda tx: self._require_none(tx, key), after=lambda tx: probes.save(tx, stored))
         except BaseException:
             del self._running[reservation.id]
             raise
@@ -152,16 +157,30 @@ class Prober:
     async def last(self, provider: str, account: str) -> Probe:
         """The last probe of an account (""; the first one), running or not. Raises NotFound and NO_ACCOUNT."""
         key = self._account(provider, account)
-        found = await self._context.db.read(lambda tx: probes.find(tx, (key.name, key.account)))
+        found, runs_elsewhere = await self._context.db.read(lambda tx: self._found(tx, (key.name, key.account)))
         if found is None:
             text = f"Account {key.account} of {key.name} was never probed. `gpuproxy probe {key.name}` does it."
             raise NotFound(text, metadata={"provider": key.name, "account": key.account})
-        if found.last.state in ("running", "releasing") and found.last.reservation_id not in self._running:
+        runs = runs_elsewhere or found.last.reservation_id in self._running
+        if found.last.state in ("running", "releasing") and not runs:
             return replace(
                 found.last, state="interrupted",
                 doing="The server was stopped during the probe. Everything that it rented is released.",
             )  # fmt: skip
         return found.last
+
+    def _found(self, tx: Tx, account: AccountKey) -> tuple[Probed | None, bool]:
+        """What is stored of an account, and whether another server runs a probe of it."""
+        found = probes.find(tx, account)
+        if found is None or found.last.state not in ("running", "releasing"):
+            return found, False
+        owner = claims.owner_of(tx, reservation_claim(found.last.reservation_id))
+        return found, owner not in ("", self._claims.owner)
+
+    def _require_none(self, tx: Tx, account: AccountKey) -> None:
+        """Raise FailedPrecondition (PROBE_RUNNING) if another server probes the account."""
+        if self._found(tx, account)[1]:
+            raise _is_probed(account)
 
     def is_running(self, reservation_id: ReservationId) -> bool:
         """Whether this process runs the probe of a reservation."""
@@ -188,7 +207,7 @@ class Prober:
     async def _planned(self, caller: Caller, provider: str, account: str, budget: Micro) -> Plan:
         if budget <= 0:
             raise InvalidArgument([Violation("max_spend", "must be more than 0: a probe rents machines")])
-        market = self._account(provider, account)
+        market = self._account(provider, account, supervised=True)
         able, hours = market.capabilities, self._context.limits.prepaid_hours
         offers = await self._offers(market)
         pairs = ground.cheapest_pairs(offers) if "stop_start" not in able.missing else {}
@@ -214,8 +233,8 @@ class Prober:
         await self._context.db.read(lambda tx: budgets.check(tx, caller, chosen, able, hours))
         return Plan(market, chosen, parts)
 
-    def _account(self, provider: str, account: str) -> Provider:
-        """The account with this name, or the first one that suits creates best."""
+    def _account(self, provider: str, account: str, *, supervised: bool = False) -> Provider:
+        """The account with this name, or the first one that suits creates best; of those `supervised` here, if any."""
         own = [each for each in self._context.accounts.usable() if each.name == provider]
         if not own:
             raise no_account([ProviderName(provider)])
@@ -226,8 +245,14 @@ class Prober:
                 text = f"{account} is no account of {provider}. There are: {names}"
                 raise InvalidArgument([Violation("account", text)])
             return named
+        if supervised:
+            own = [each for each in own if self._supervises(each)] or own
         ranks = [(self._context.accounts.circuit((each.name, each.account)).rank(), each) for each in own]
         return min(ranks, key=lambda each: 9 if each[0] is None else each[0])[1]
+
+    def _supervises(self, market: Provider) -> bool:
+        """Whether this server reconciles the account, so that it sees at once what becomes of its machines."""
+        return self._context.watches.at((market.name, market.account)).claim.is_held()
 
     async def _offers(self, market: Provider) -> list[Offer]:
         """What this account can rent now and no lease has, cheapest first. Raises Unavailable."""
@@ -269,7 +294,8 @@ class Prober:
         )  # fmt: skip
         try:
             try:
-                await measuring.run()
+                with fencing.under(renting.claim.is_held):
+                    await measuring.run()
                 ended = "Everything that can be measured was measured."
             except (Stopped, NotRented) as error:
                 ended = f"The probe ended early: {error}."
@@ -294,6 +320,7 @@ class Prober:
         now, spent = self._context.clock.now(), await self._context.db.read(lambda tx: _spent(tx, renting))
         done = replace(running.probe, state="finished", ended_at=now, spent=spent, doing=ended)
         await self._update(running, done)
+        await renting.write(renting.claim.end)
         log.info("probe_finished", provider=done.account[0], account=done.account[1], spent_usd=spent / 1_000_000)
 
     async def _proven_gone(self, running: _Running, measuring: Measuring) -> Sequence[Lease]:
@@ -301,12 +328,11 @@ class Prober:
         clock, reservation_id = self._context.clock, running.renting.reservation.id
         ends, first, gone_at = clock.now() + timedelta(seconds=_GONE), measuring.first, None
         while True:
-            watch = measuring.watch
-            await watch.look_quietly()
+            listing = await measuring.listing()
             rows = await self._context.db.read(lambda tx: leases.of_reservation(tx, reservation_id))
             own = next((each for each in rows if first is not None and each.id == first.id), None)
-            if own is not None and own.pending.destroy_taken_at is not None and watch.listing is not None:
-                absent = watch.listing.shown(own) is None and watch.listing.began_at > own.pending.destroy_taken_at
+            if own is not None and own.pending.destroy_taken_at is not None and listing is not None:
+                absent = listing.shown(own) is None and listing.began_at > own.pending.destroy_taken_at
                 gone_at = (gone_at or clock.now()) if absent else None
             live = [each for each in rows if each.state in LIVE]
             if not live or clock.now() >= ends:
@@ -335,7 +361,7 @@ class Prober:
 
     async def _save(self, running: _Running) -> None:
         stored = Probed(last=running.probe, facts=running.facts)
-        await running.renting.write(lambda tx: probes.save(tx, stored))
+        await running.renting.write(lambda tx: probes.update(tx, stored))
 
 
 def _measured(name: str, seconds: float, context: RentalContext) -> Measurement:
@@ -346,9 +372,12 @@ def _unmeasured(name: str, why: str, context: RentalContext) -> Measurement:
     return Measurement(name=name, outcome="not_measured", unit=QUANTITIES[name].unit, why=why, at=context.clock.now())
 
 
-def _facts(tx: Tx, key: AccountKey) -> tuple[Measurement, ...]:
-    found = probes.find(tx, key)
-    return () if found is None else found.facts
+def _is_probed(account: AccountKey) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"Account {account[1]} of {account[0]} is being probed. Wait until that probe has ended.",
+        reason=Reason.PROBE_RUNNING,
+        metadata={"provider": account[0], "account": account[1]},
+    )
 
 
 def _conclude(tx: Tx, renting: ProbeRenting) -> None:
@@ -358,7 +387,6 @@ def _conclude(tx: Tx, renting: ProbeRenting) -> None:
     if reservation.settled_at is None:
         conclusion.conclude(tx, reservation.id, gone=True)
     conclusion.close(tx, reservation.id, Reason.RELEASED)
-    renting.claim.end(tx)
 
 
 def _spent(tx: Tx, renting: ProbeRenting) -> Micro:

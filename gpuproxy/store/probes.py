@@ -39,9 +39,22 @@ def container_key(tx: Tx, account: AccountKey) -> bool | None:
     return words[0] == "yes" if words else None
 
 
+def facts(tx: Tx, account: AccountKey) -> tuple[Measurement, ...]:
+    """The last measured value of each name."""
+    probed = find(tx, account)
+    return () if probed is None else probed.facts
+
+
 def save(tx: Tx, probed: Probed) -> None:
     """Store the last probe of an account, and what is known."""
     meta.write(tx, _key(probed.last.account), _ENCODER.encode(probed).decode())
+
+
+def update(tx: Tx, probed: Probed) -> None:
+    """Store how a probe goes on, unless another process took it over and a later probe has begun since."""
+    found = find(tx, probed.last.account)
+    if found is not None and found.last.reservation_id == probed.last.reservation_id:
+        save(tx, probed)
 
 
 def _key(account: AccountKey) -> str:

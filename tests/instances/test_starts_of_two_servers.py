@@ -76,10 +76,13 @@ def test_a_start_whose_commit_is_long_ago_is_not_sent() -> None:
     async def story(world: World, servers: list[Server]) -> None:
         a, b = servers
         contract = await parked(world, b)
-        world.after_writes.append(a.life.pause)
+
+        def pause_once() -> None:
+            a.life.pause()
+            world.after_writes.clear()
+
+        world.after_writes.append(pause_once)
         starting = asyncio.ensure_future(a.engine.machines.start(CALLER, VAST, contract))
-        await world.sleep(1)
-        world.after_writes.clear()
         await world.sleep(70)
         a.life.resume()
         with pytest.raises(Unavailable, match="may be repeated"):
