@@ -15,6 +15,7 @@ import structlog
 from gpuproxy.adapters import private_files
 from gpuproxy.adapters.system import DatabaseClock, ScaledClock, SteadyClock
 from gpuproxy.app import same_secrets
+from gpuproxy.config.checks import admin_key_problem
 from gpuproxy.config.environment import ConfigError
 from gpuproxy.identity.key_rings import PREFIX, key_row, key_text
 from gpuproxy.model.labels import Signer
@@ -26,6 +27,9 @@ from gpuproxy.store.rows import micros, moment
 log = structlog.get_logger(__name__)
 
 DEFAULT_PROJECT = "default"
+_ADMIN_KEY = "GPUPROXY_ADMIN_KEY_FILE"
+_LEAST_DEMAND_KEY = 16
+"""Bytes."""
 
 
 class WrongDatabase(Exception):
@@ -116,16 +120,22 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
 
     The key is `configured`; a key that was configured before is revoked. If none is configured, a key is created once
     and kept in `file` (mode 0600). Of several servers on one database, one creates it, and the others return "".
+    Raises ConfigError if the file has something else, and WrongDatabase if it can't be read or written.
     """
     if configured:
         await _ensure_key(db, random, configured, "admin (configured)", alone=True)
         return configured
-    text = _kept(file)
+    text = _kept(_ADMIN_KEY, file)
     if text:
+        if problem := admin_key_problem(text, spaces=False):
+            raise ConfigError(
+                f"{_ADMIN_KEY}: {file} must contain nothing but an API key, which {problem}: not started. Name another "
+                "file. If it does not exist, the server creates it with a key."
+            )
         await _ensure_key(db, random, text, "admin")
         return text
     text = key_text(random)
-    _keep(file, text)  # first: a key that is in the database and in no file would be lost
+    _keep(_ADMIN_KEY, file, text)  # first: a key that is in the database and in no file would be lost
     if not db.exclusive and not await db.write(lambda tx: meta.claim(tx, meta.FIRST_ADMIN)):
         _forget(file)
         log.info("admin_key_elsewhere", file=str(file), effect="another server has created the key of the first admin")
@@ -146,46 +156,51 @@ async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
     Raises WrongDatabase if the file is missing but needed: with another key, a repeated request would look different.
     Raises ConfigError if other servers of the database have a key.
     """
-    text = _kept(file)
+    text = _kept(same_secrets.DEMAND_KEY, file)
     if not text:
         if theirs := await same_secrets.stored(db, same_secrets.DEMAND_KEY):
             raise same_secrets.missing(same_secrets.DEMAND_KEY, file, theirs)
         if await db.read(reservations.has_keyed):
             raise WrongDatabase(
-                f"{file} is missing or empty: not started. It holds the key by which the server recognises a repeated "
-                "request_id. Restore the file; it was created beside the database. If it is lost, create a new key: "
+                f"{same_secrets.DEMAND_KEY}: {file} is missing or empty: not started. It holds the key by which the "
+                "server recognises a repeated request_id. Restore the file; it was created beside the database. If it "
+                "is lost, create a new key: "
                 f"`head -c 32 /dev/urandom | base64 > {file}`. A repeated request_id from before is then refused with "
                 "REQUEST_ID_REUSED, which names its reservation."
             )
         text = base64.b64encode(random.secret(32)).decode()
-        _keep(file, text)
+        _keep(same_secrets.DEMAND_KEY, file, text)
         with same_secrets.removed_if_refused(file):
             await same_secrets.require_same(db, {same_secrets.DEMAND_KEY: base64.b64decode(text)})
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):  # ValueError: text that is not ASCII
+        key = b""
+    if len(key) < _LEAST_DEMAND_KEY:
         raise WrongDatabase(
-            f"{file} does not contain a valid key: not started. Restore the file that was created with the database."
-        ) from None
+            f"{same_secrets.DEMAND_KEY}: {file} does not contain a valid key: not started. Restore the file that was "
+            "created with the database."
+        )
+    return key
 
 
 def _forget(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
-def _keep(file: Path, text: str) -> None:
+def _keep(setting: str, file: Path, text: str) -> None:
     try:
         private_files.write(file, text + "\n")
     except OSError as error:
-        raise WrongDatabase(f"{file} can't be written ({error.strerror}): not started.") from error
+        raise WrongDatabase(f"{setting}: {file} can't be written ({error.strerror}): not started.") from error
 
 
-def _kept(file: Path) -> str:
-    private_files.restrict(file)
+def _kept(setting: str, file: Path) -> str:
     try:
+        private_files.restrict(file)
         return file.read_text().strip() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongDatabase(f"{file} can't be read ({type(error).__name__}): not started.") from error
+        raise WrongDatabase(f"{setting}: {file} can't be read ({type(error).__name__}): not started.") from error
 
 
 async def _ensure_key(db: Database, random: Random, text: str, name: str, *, alone: bool = False) -> None:

@@ -124,8 +124,17 @@ def check_database_url(url: str) -> None:
 
 def check_admin_key(key: str) -> None:
     """The key must be too long to guess."""
-    if len(key) < LEAST_ADMIN_KEY:
+    if problem := admin_key_problem(key):
         raise ValueError(
-            f"GPUPROXY_ADMIN_API_KEY: must have at least {LEAST_ADMIN_KEY} characters. `openssl rand -hex 20` prints "
-            "such a key. If the setting is empty, the server creates a key and keeps it in a file beside the database"
+            f"GPUPROXY_ADMIN_API_KEY: {problem}. `openssl rand -hex 20` prints such a key. If the setting is empty, "
+            "the server creates a key and keeps it in a file beside the database"
         )
+
+
+def admin_key_problem(key: str, *, spaces: bool = True) -> str:
+    """What is wrong with an admin's key, as the end of a sentence; "" if nothing is. `spaces`: it may have spaces."""
+    if len(key) < LEAST_ADMIN_KEY:
+        return f"must have at least {LEAST_ADMIN_KEY} characters"
+    if not key.isprintable() or (" " in key and not spaces):
+        return f"must have no {'' if spaces else 'spaces, '}line breaks and control characters"
+    return ""

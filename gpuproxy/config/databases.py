@@ -42,7 +42,8 @@ class DatabaseSettings(BaseSettings):
     admin_key_path: Path | None = Field(
         None,
         alias="GPUPROXY_ADMIN_KEY_FILE",
-        description="file (mode 0600) for the first admin's key, which the server makes. Default: beside the database",
+        description="file (mode 0600) for the first admin's key, which the server makes unless the file exists; such a "
+        "key has at least 20 characters. Default: a file beside the database",
     )
     demand_key_file: Path | None = Field(
         None,

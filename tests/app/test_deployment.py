@@ -8,6 +8,7 @@ import structlog
 
 from gpuproxy.app import deployment
 from gpuproxy.app.deployment import WrongDatabase
+from gpuproxy.config.environment import ConfigError
 from gpuproxy.identity.key_rings import KeyRing
 from gpuproxy.model.leases import ReservationId
 from gpuproxy.model.reservations import Reservation
@@ -153,3 +154,54 @@ def test_only_generated_keys_show_a_prefix(tmp_path: Path) -> None:
         assert {row.prefix for row in await KeyRing(db, random).list(None)} == {"", made[:10]}
 
     run_virtual(story)
+
+
+def _start(tmp_path: Path, file: Path) -> str:
+    """The key of the first admin, or the refusal of the start; `file` is the file of the key."""
+    found = []
+
+    async def story(clock: VirtualClock) -> None:
+        db = databases.opened(clock.now)
+        try:
+            found.append(await deployment.ensure_admin(db, SeededRandom(1), "", file))
+        except (ConfigError, WrongDatabase) as error:
+            found.append(str(error))
+            assert not await KeyRing(db, SeededRandom(1)).list(None)
+
+    run_virtual(story)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["abc", "x" * 19, "a note to myself that is long", "x" * 20 + "\n" + "y" * 20, "\x07" * 30]
+)
+def test_a_file_without_a_key_that_is_too_long_to_guess_gives_no_admin(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "admin-key"
+    file.write_text(text)
+    assert _start(tmp_path, file).startswith(f"GPUPROXY_ADMIN_KEY_FILE: {file} must ")
+    assert text not in _start(tmp_path, file)
+    assert file.read_text() == text
+
+
+def test_a_file_with_an_own_key_that_is_long_enough_gives_the_admin_that_key(tmp_path: Path) -> None:
+    file = tmp_path / "admin-key"
+    file.write_text("x" * 20 + "\n")
+    assert _start(tmp_path, file) == "x" * 20
+
+
+def test_a_key_file_that_can_not_be_used_is_refused_with_the_name_of_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "note").write_text("a note")
+    (tmp_path / "junk").write_bytes(b"\xff\xfe")
+    for name in ("folder", "junk", "note", "note/below", "missing/file"):
+        assert _start(tmp_path, tmp_path / name).startswith(f"GPUPROXY_ADMIN_KEY_FILE: {tmp_path / name} "), name
+        with pytest.raises((ConfigError, WrongDatabase)) as caught:
+            key_of(SeededRandom(1), tmp_path / name)
+        assert str(caught.value).startswith(f"GPUPROXY_DEMAND_KEY_FILE: {tmp_path / name} "), name
+
+
+def test_a_demand_key_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("YWJj\n")
+    with pytest.raises(WrongDatabase, match="does not contain a valid key"):
+        key_of(SeededRandom(1), file)

@@ -152,6 +152,7 @@ def test_a_short_key_of_the_admin_is_refused_and_not_quoted() -> None:
     assert text.startswith("GPUPROXY_ADMIN_API_KEY: must have at least 20 characters")
     assert "xxx" not in text
     assert load(GPUPROXY_ADMIN_API_KEY="x" * 20).secrets == {"x" * 20}
+    assert refusal(GPUPROXY_ADMIN_API_KEY="x" * 20 + "\x07y").startswith("GPUPROXY_ADMIN_API_KEY: must have no ")
 
 
 def test_a_short_secret_for_tokens_is_refused() -> None:
