@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.demands import Defaults, create_demand, reserve_demand
+from gpuproxy.edge.messages.demands import Defaults, create_demand, extend_until, reserve_demand
 from gpuproxy.edge.rpc.listing import list_query
 from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT
 from gpuproxy.model.errors import InvalidArgument
@@ -113,6 +114,13 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("lease_duration", {"lease_duration": Duration(seconds=-1)}),
     ("lease_duration", {"lease_duration": Duration(seconds=315_576_000_000)}),
     ("ready_timeout", {"ready_timeout": Duration(nanos=-5)}),
+    ("ready_timeout", {"ready_timeout": Duration(nanos=2**31 - 1)}),
+    ("ready_timeout", {"ready_timeout": Duration(seconds=1, nanos=-1)}),
+    ("ready_timeout", {"ready_timeout": Duration(seconds=86_400, nanos=1)}),
+    ("lease_duration", {"lease_duration": Duration(nanos=1)}),
+    ("lease_duration", {"lease_duration": Duration(nanos=999)}),
+    ("lease_duration", {"lease_duration": Duration(seconds=3600, nanos=10**9)}),
+    ("release_idle_after", {"release_idle_after": Duration(nanos=1)}),
     ("release_idle_after", {"release_idle_after": Duration(seconds=599)}),
     ("release_idle_after", {"release_idle_after": Duration(seconds=-600)}),
     ("release_idle_after", {"release_idle_after": Duration(seconds=315_576_000_000)}),
@@ -211,6 +219,11 @@ OTHERS: list[tuple[str, str, Message]] = [
     ("GetReservation", "reservation_id", pb.GetReservationRequest(reservation_id="a b")),
     ("ReleaseReservation", "reservation_id", pb.ReleaseReservationRequest()),
     ("ExtendReservation", "expires_at", pb.ExtendReservationRequest(reservation_id="r")),
+    (
+        "ExtendReservation",
+        "expires_at",
+        pb.ExtendReservationRequest(reservation_id="r", expires_at=Timestamp(seconds=2**31, nanos=10**9)),
+    ),
     ("ListReservations", "page_size", pb.ListReservationsRequest(page_size=-1)),
     ("GetLoadInfo", "type", pb.GetLoadInfoRequest(type="disk")),
     ("CreateAPIKey", "name", pb.CreateAPIKeyRequest()),
@@ -230,6 +243,26 @@ async def test_invalid_fields_of_the_other_calls_are_named(name: str, field: str
     assert field in refused.fields
     assert not engine.demands
     assert not engine.asked
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (Timestamp(seconds=2**31, nanos=2**31 - 1), "nanos must be 0 to 999999999"),
+        (Timestamp(seconds=2**31, nanos=-1), "nanos must be 0 to 999999999"),
+        (Timestamp(seconds=2**62), "is not a time before the year 9999"),
+        (Timestamp(seconds=-(2**62)), "is before the year 1"),
+    ],
+)
+def test_the_error_for_a_time_says_what_is_wrong_with_it(at: Timestamp, text: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        extend_until(pb.ExtendReservationRequest(reservation_id="r", expires_at=at))
+    assert [(each.field, each.description) for each in refused.value.violations] == [("expires_at", text)]
+
+
+def test_a_set_duration_is_never_rounded_to_zero() -> None:
+    request = pb.ReserveGPUsRequest(count=1, ready_timeout=Duration(nanos=1))
+    assert reserve_demand(request, DEFAULTS).ready_timeout == timedelta(microseconds=1)
 
 
 def test_unset_fields_get_the_documented_defaults() -> None:

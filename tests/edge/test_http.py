@@ -198,9 +198,12 @@ async def test_times_are_rfc_3339() -> None:
     async with both_faces(service_over(engine)) as both:
         path = "/api/v1/reservations/res-1/extend"
         assert (await both.send("POST", path, {"expires_at": "2026-12-20T16:30:00+01:00"})).status == 200
-        wrong = await both.send("POST", path, {"expires_at": "tomorrow"})
+        wrong = [
+            await both.send("POST", path, {"expires_at": text})
+            for text in ("tomorrow", *(f"2026-12-20T16:30:00{offset}" for offset in ("+99:99", "+24:00", "-01:60")))
+        ]
     assert engine.asked == [("extend", "res-1", datetime(2026, 12, 20, 15, 30, tzinfo=UTC))]
-    assert set(wrong.violations()) == {"expires_at"}
+    assert [set(each.violations()) for each in wrong] == [{"expires_at"}] * 4
 
 
 # ------------------------------------------------------------------------------------------------------------ answers

@@ -7,13 +7,12 @@ no zero that means something else.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, cast
-
-from google.protobuf.duration_pb2 import Duration
 
 from gpuproxy.edge.messages import fingerprints
 from gpuproxy.edge.messages.launch import disk_gb, launch_spec
+from gpuproxy.edge.messages.times import duration, moment
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model import ids
 from gpuproxy.model.demands import (
@@ -47,7 +46,6 @@ _MAX_LABEL_KEY = 63
 _MAX_LABEL = 255
 _LONGEST_LEASE = timedelta(days=3650)
 _LONGEST_READY = timedelta(days=1)
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _EXAMPLE = ("market", "market.example")
@@ -254,12 +252,9 @@ def extend_until(request: pb.ExtendReservationRequest) -> datetime:
     """The new end; the database's clock decides whether it is in the future. Raises InvalidArgument."""
     if not request.HasField("expires_at"):
         raise InvalidArgument([Violation("expires_at", "is required: the new end, as in 2024-12-20T15:30:00Z")])
-    try:
-        end = request.expires_at.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        end = _LATEST
-    if end >= _LATEST:
-        raise InvalidArgument([Violation("expires_at", "is not a time before the year 9999")])
+    found = Violations()
+    end = moment("expires_at", request.expires_at, found)
+    found.finish()
     return end
 
 
@@ -318,14 +313,7 @@ def _duration(
     most: timedelta,
     found: Violations,
 ) -> timedelta:
-    given: Duration = getattr(request, field)
-    if given.seconds < 0 or given.nanos < 0:
-        found.add(field, "must not be negative")
-    elif given.seconds > most.total_seconds():
-        found.add(field, f"must be at most {int(most.total_seconds())} s")
-    else:
-        return timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
-    return timedelta(0)
+    return duration(field, getattr(request, field), most, found)
 
 
 def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:

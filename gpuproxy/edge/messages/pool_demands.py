@@ -11,18 +11,16 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from google.protobuf.duration_pb2 import Duration
-
 from gpuproxy.edge.messages import launch
 from gpuproxy.edge.messages.demands import Defaults, provider
 from gpuproxy.edge.messages.launch import MAX_DISK_GB, MIN_DISK_GB, PoolRequest
+from gpuproxy.edge.messages.times import duration
 from gpuproxy.edge.messages.violations import Violations, shown
 from gpuproxy.model import ids
 from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, Refusal, Violation
 from gpuproxy.model.offers import DEFAULT_DISK_GB, HIGHEST_PRICE, ProviderName
 from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import (
-    DEFAULT_KEEP_FAILED,
     DEFAULT_MIN_GPUS,
     DEFAULT_MOUNT_PATH,
     DEFAULT_VOLUME_GB,
@@ -251,11 +249,11 @@ def _health_port(health: str) -> int | None:
 
 
 def _keep_failed(request: PoolRequest, found: Violations) -> timedelta:
-    return _duration("keep_failed_primary", request.keep_failed_primary, _MAX_KEEP_FAILED, DEFAULT_KEEP_FAILED, found)
+    return duration("keep_failed_primary", request.keep_failed_primary, _MAX_KEEP_FAILED, found)
 
 
 def _drill_every(request: PoolRequest, found: Violations) -> timedelta | None:
-    every = _duration("drill_every", request.drill_every, _MAX_DRILL_EVERY, timedelta(0), found)
+    every = duration("drill_every", request.drill_every, _MAX_DRILL_EVERY, found)
     if timedelta(0) < every < MIN_DRILL_EVERY:
         found.add("drill_every", f"must be at least {int(MIN_DRILL_EVERY.total_seconds())} s, or 0 for no drills")
     return every or None
@@ -271,16 +269,6 @@ def _drill_window(request: PoolRequest, found: Violations) -> tuple[int, int]:
         text = 'must be two different full hours of the day (UTC) such as "02:00-05:00"'
         found.add("drill_window", f"{text}, not {shown(request.drill_window)}")
     return begin, end
-
-
-def _duration(field: str, given: Duration, most: timedelta, wrong: timedelta, found: Violations) -> timedelta:
-    if given.seconds < 0 or given.nanos < 0:
-        found.add(field, "must not be negative")
-    elif given.seconds > most.total_seconds():
-        found.add(field, f"must be at most {int(most.total_seconds())} s")
-    else:
-        return timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
-    return wrong
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[PoolRequest, Violations], object]]] = {
