@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from gpuproxy.adapters.proxies import proxy_at, unreadable_in
 from gpuproxy.config.environment import is_postgres
-from gpuproxy.model.demands import MIN_LEASE_DURATION
+from gpuproxy.model.demands import MAX_LEASE_DURATION, MIN_LEASE_DURATION
 from gpuproxy.model.transactions import KEPT_AT_LEAST
 from gpuproxy.warmpool.limits import PoolLimits
 
@@ -46,10 +46,13 @@ def check_accounts(
 
 
 def check_lease_duration(seconds: float) -> None:
-    """The default lease duration has the same minimum as the duration in a request. 0: no end."""
+    """The default lease duration has the same limits as the duration in a request. 0: no end."""
     least = MIN_LEASE_DURATION.total_seconds()
-    if 0 < seconds < least:
-        raise ValueError(f"GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least {least:g} s")
+    if 0 < seconds < least or seconds > MAX_LEASE_DURATION.total_seconds():
+        raise ValueError(
+            f"GPUPROXY_LEASE_DURATION: must be 0 (no end) or at least {least:g} s, and at most "
+            f"{MAX_LEASE_DURATION.days}d"
+        )
 
 
 def check_base_url(name: str, url: str, example: str) -> None:

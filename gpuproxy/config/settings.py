@@ -28,6 +28,7 @@ from gpuproxy.store.sqlite import files as database_files
 from gpuproxy.warmpool.limits import PoolLimits
 
 _POOL = PoolLimits()
+_MOST_COUNTED = 1_000_000
 
 
 class Settings(SpendingSettings, WebhookSettings, DatabaseSettings):
@@ -166,6 +167,7 @@ class Settings(SpendingSettings, WebhookSettings, DatabaseSettings):
     max_unknown: int = Field(
         10,
         ge=1,
+        le=_MOST_COUNTED,
         description="number of unresolved creates that opens an account's circuit breaker; "
         "while it is open, nothing is created with the account",
     )
@@ -181,9 +183,14 @@ class Settings(SpendingSettings, WebhookSettings, DatabaseSettings):
         description="maximum GPUs ever rented for one reservation, as a multiple of its count",
     )
     max_creates_per_minute: int = Field(
-        0, ge=0, description="maximum creates at one provider within a minute; 0: only the provider's own limits"
+        0,
+        ge=0,
+        le=_MOST_COUNTED,
+        description="maximum creates at one provider within a minute; 0: only the provider's own limits",
     )
-    max_concurrent_rpcs: int = Field(2000, ge=1, description="maximum calls at once; further calls are refused")
+    max_concurrent_rpcs: int = Field(
+        2000, ge=1, le=_MOST_COUNTED, description="maximum calls at once; further calls are refused"
+    )
     drain_seconds: Seconds = Field(30.0, description="time for running calls to finish when the server stops")
     warmpool_gpu: str = Field(
         "",

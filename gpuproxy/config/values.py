@@ -7,6 +7,10 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from gpuproxy.adapters.proxies import is_loopback
 from gpuproxy.config.durations import parse_duration
+from gpuproxy.model.offers import HIGHEST_PRICE
+
+_LONGEST = 36_500 * 86_400.0
+"""Seconds. Times that are later or earlier by so much can still be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,8 @@ def _names(value: object) -> object:
 
 
 ListenAddress = Annotated[Address, BeforeValidator(_address)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=_LONGEST, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Usd = Annotated[float, Field(gt=0, le=HIGHEST_PRICE, allow_inf_nan=False)]

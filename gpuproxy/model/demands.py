@@ -11,6 +11,7 @@ from gpuproxy.model.users import Role
 DEFAULT_IMAGE = "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"
 MIN_LEASE_DURATION = timedelta(seconds=10)
 """The shortest lease. A create takes seconds, so a shorter lease could end before its machine exists."""
+MAX_LEASE_DURATION = timedelta(days=3650)
 MIN_RELEASE_IDLE = timedelta(minutes=10)
 """The shortest time after which an idle machine is released: time for its owner to read the notice."""
 KEYED = "k1:"

@@ -277,6 +277,32 @@ def test_an_invalid_value_is_refused_with_the_name_of_its_variable(name: str, va
     assert refusal(**{name: value}).startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "most", "above"),
+    [
+        ("GPUPROXY_MAX_PRICE", "1000000", "1000000.1"),
+        ("GPUPROXY_MAX_PRICE", "1000000", "1e300"),
+        ("GPUPROXY_LEASE_DURATION", "3650d", "3651d"),
+        ("GPUPROXY_LEASE_DURATION", "3650d", "9" * 20),
+        ("GPUPROXY_LEASE_GRACE", "36500d", "36501d"),
+        ("GPUPROXY_HOLD_HORIZON", "36500d", "9" * 20),
+        ("GPUPROXY_KEEP_HISTORY", "36500d", "9" * 20),
+        ("GPUPROXY_MIN_OFFER_TIME", "36500d", "3000000d"),
+        ("GPUPROXY_CREATE_TIMEOUT", "36500d", "9" * 20),
+        ("GPUPROXY_EXTEND_MARGIN", "50m", "51m"),
+        ("GPUPROXY_WITNESS_INTERVAL", "1h", "61m"),
+        ("GPUPROXY_MAX_CONCURRENT_RPCS", "1000000", "9" * 20),
+        ("GPUPROXY_VASTAI_LIST_INTERVAL", "36500d", "9" * 400),
+        ("GPUPROXY_WARMPOOL_READY_TIMEOUT", "36500d", "36501d"),
+    ],
+)
+def test_a_number_has_a_maximum_with_which_the_server_can_compute(name: str, most: str, above: str) -> None:
+    assert load(**{name: most})
+    text = refusal(**{name: above})
+    assert text.startswith(f"{name}: ")
+    assert "\n" not in text
+
+
 def test_all_invalid_values_are_named_together() -> None:
     text = refusal(GPUPROXY_MAX_PRICE="x", GPUPROXY_LOG_FORMAT="x")
     assert "GPUPROXY_MAX_PRICE: " in text

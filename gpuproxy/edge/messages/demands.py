@@ -18,6 +18,7 @@ from gpuproxy.model import ids
 from gpuproxy.model.demands import (
     DEFAULT_READY_TIMEOUT,
     MAX_GPUS,
+    MAX_LEASE_DURATION,
     MIN_LEASE_DURATION,
     MIN_RELEASE_IDLE,
     ON_NOT_READY,
@@ -44,7 +45,6 @@ _MAX_HOSTS = 256
 _MAX_LABELS = 64
 _MAX_LABEL_KEY = 63
 _MAX_LABEL = 255
-_LONGEST_LEASE = timedelta(days=3650)
 _LONGEST_READY = timedelta(days=1)
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -317,7 +317,7 @@ def _duration(
 
 
 def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timedelta:
-    asked = _duration(request, "lease_duration", _LONGEST_LEASE, found)
+    asked = _duration(request, "lease_duration", MAX_LEASE_DURATION, found)
     if timedelta(0) < asked < MIN_LEASE_DURATION:
         least = int(MIN_LEASE_DURATION.total_seconds())
         found.add("lease_duration", f"must be at least {least} s, or 0 for the server's GPUPROXY_LEASE_DURATION")
@@ -325,7 +325,7 @@ def _lease_duration(request: pb.ReserveGPUsRequest, found: Violations) -> timede
 
 
 def _release_idle_after(request: pb.ReserveGPUsRequest | pb.CreateGPUInstanceRequest, found: Violations) -> timedelta:
-    asked = _duration(request, "release_idle_after", _LONGEST_LEASE, found)
+    asked = _duration(request, "release_idle_after", MAX_LEASE_DURATION, found)
     if timedelta(0) < asked < MIN_RELEASE_IDLE:
         found.add("release_idle_after", f"must be at least {int(MIN_RELEASE_IDLE.total_seconds())} s, or 0 for never")
     return asked
