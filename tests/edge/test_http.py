@@ -109,6 +109,13 @@ async def test_a_group_may_repeat_a_flat_field_only_with_the_same_value() -> Non
         (b"[4]", "body"),
         (b'{"image": "\xff"}', "body"),
         (b'{"image": "\\ud800"}', "image"),
+        (b'{"\\ud800": 1}', "?"),
+        (b'{"\\udcff": null}', "?"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "?"),
+        (b'{"filters": {"\\ud800": 1}}', "filters.?"),
+        (b'{"registry_auth": {"\\ud800": 1}}', "registry_auth.?"),
+        (b'{"env": {"\\ud800": "x"}}', "env"),
+        (b'{"env": {"\\ud800": 1}}', "env.?"),
         (b'{"count":' + b"9" * 5000 + b"}", "body"),
         (b'{"env":' + b"[" * 100_000, "body"),
         (b'{"image":"' + b"x" * 1_100_000 + b'"}', "body"),
@@ -181,6 +188,19 @@ async def test_a_map_in_a_query_has_its_key_in_brackets() -> None:
         wrong = await both.send("GET", "/api/v1/reservations?labels=vision")
     assert engine.asked[0] == ("reservations", "", {"team": "vision"}, 7, "")
     assert wrong.violations() == {"labels": "use labels[key]"}
+
+
+async def test_a_name_that_is_no_unicode_text_is_refused_before_and_after_the_login() -> None:
+    async with both_faces(service_over(StubEngine())) as both:
+        stranger = await both.send("POST", "/api/v1/auth/login", b'{"\\ud800": 1}', key=None)
+        heads = [b"GET /api/v1/reservations?\xff=1", b"GET /api/v1/reservations?labels[\xff]=1"]
+        heads += [b"GET /api/v1/reservations?labels[a]=\xff", b"POST /api/v1/gpu/instances/reserve?\xff=1"]
+        answers = [
+            await both.raw(head + b" HTTP/1.1\r\nHost: x\r\nX-API-Key: gp_user\r\nConnection: close\r\n\r\n")
+            for head in heads
+        ]
+    assert (stranger.status, set(stranger.violations())) == (400, {"?"})
+    assert [answer.split(b" ", 2)[1] for answer in answers] == [b"400"] * 4
 
 
 async def test_a_path_and_a_body_must_have_the_same_value() -> None:

@@ -79,7 +79,7 @@ def request_of(route: Route, received: Received) -> Message:
         body = json_codec.parse(received.body)
         _fill_groups(route, message, body, found, [*GROUPS.get(route.rpc, {}), *valid])
         for name in received.query:
-            found.add(name, "must be in the body, not in the query")
+            found.add(json_codec.printable(name), "must be in the body, not in the query")
     else:
         for name, texts in received.query.items():
             json_codec.fill_text(message, name, texts, found, valid)
@@ -140,7 +140,7 @@ def _fill_groups(
             continue
         for name, value in values.items():
             if name not in names:
-                found.add(f"{group}.{name}", json_codec.unknown_field(name, names))
+                found.add(json_codec.printable(f"{group}.{name}"), json_codec.unknown_field(name, names))
             elif value is not None and body.get(name) is not None and body[name] != value:
                 found.add(f"{group}.{name}", f"differs from {name}; give only one of them")
             else:

@@ -72,11 +72,11 @@ def fill(
     `valid`: the names that an error about an unknown field lists. Default: all fields of the message.
     """
     for name, value in values.items():
-        field = message.DESCRIPTOR.fields_by_name.get(name)
+        field = _field_of(message, name)
         place = f"{at}{name}"
         if field is None:
             names = message.DESCRIPTOR.fields_by_name if valid is None else valid
-            found.add(_printable(place), unknown_field(name, names))
+            found.add(printable(place), unknown_field(name, names))
         elif value is not None:
             _set(message, field, value, found, place)
 
@@ -86,11 +86,11 @@ def fill_text(
 ) -> None:
     """Set a field from the text of a path or a query. A map is written `name[key]=value`. `valid`: see `fill`."""
     base, bracket, key = name.partition("[")
-    field = message.DESCRIPTOR.fields_by_name.get(base)
+    field = _field_of(message, base)
     if field is None or bool(bracket) != is_map(field) or (bracket and not key.endswith("]")):
         unknown = field is None or not is_map(field)
         names = message.DESCRIPTOR.fields_by_name if valid is None else valid
-        found.add(_printable(name), unknown_field(base, names) if unknown else f"use {base}[key]")
+        found.add(printable(name), unknown_field(base, names) if unknown else f"use {base}[key]")
     elif bracket:
         fill(message, {base: {key[:-1]: texts[-1]}}, found)
     elif field.is_repeated:
@@ -113,13 +113,23 @@ def unknown_field(name: str, valid: Collection[str]) -> str:
     return f"is not a field of this call.{hint} Valid fields: {', '.join(valid)}"
 
 
+def printable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, which no message can have."""
+    return text.encode(errors="replace").decode()
+
+
+def _field_of(message: Message, name: str) -> Field | None:
+    """The field with this name, if there is one. For half of a surrogate pair, protobuf itself raises an error."""
+    return message.DESCRIPTOR.fields_by_name.get(name) if name.isascii() else None
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _wrong(_printable(name), "is given more than once")
+                raise _wrong(printable(name), "is given more than once")
             seen.add(name)
     return found
 
@@ -152,7 +162,7 @@ def _set_map(message: Message, field: Field, value: Any, found: Violations, plac
         return
     values = field.message_type.fields_by_name["value"]
     for key, each in value.items():
-        checked = _scalar(values, each, found, f"{place}.{_printable(key)}")
+        checked = _scalar(values, each, found, f"{place}.{printable(key)}")
         if checked is not None and _is_text(key, found, place):
             getattr(message, field.name)[key] = checked
 
@@ -268,13 +278,9 @@ def _from_text(field: Field, text: str) -> Any:
 
 def _kind(value: Any) -> str:
     if isinstance(value, str):
-        return shown(_printable(value))
+        return shown(printable(value))
     words = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return words.get(type(value), "null")
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="replace").decode()
 
 
 def _wrong(place: str, description: str) -> InvalidArgument:
