@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import click
 
@@ -47,7 +47,7 @@ def costs(
     """Show what was spent, added up by day, provider, project, model or label."""
     if as_csv and connection.as_json:
         raise click.UsageError("--csv and --json exclude each other.")
-    if start_time is not None and start_time >= (end_time or start_time + timedelta(1)):
+    if start_time is not None and end_time is not None and start_time >= end_time:
         raise click.UsageError("--since must be before --until.")
     request = cost_report_request(group_by, since=start_time, until=end_time, project=project or "")
     answer = connection.call(connection.stub.GetCostReport, request)

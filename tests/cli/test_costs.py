@@ -34,6 +34,10 @@ def test_wrong_usage_sends_nothing(run: Run) -> None:
     assert run("costs", "--since", "yesterday").exit_code == 2
 
 
+def test_a_period_of_the_last_day_that_there_is_can_be_asked_for(run: Run) -> None:
+    assert run("costs", "--since", "9999-12-31").exit_code == 0
+
+
 def test_audit_lists_who_did_what_and_how_to_go_on(run: Run) -> None:
     lines = run("audit", "--limit", "2").stdout.splitlines()
     assert lines[0].split() == ["AT", "ACTION", "WHAT", "DETAIL", "PROJECT", "BY"]

@@ -1,7 +1,8 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from gpuproxy.adapters.system import ScaledClock
@@ -136,3 +137,29 @@ async def test_a_wrong_cost_report_names_every_field() -> None:
         longer = await face.refused("GetCostReport", too_long)
     assert refused.fields.keys() == {"start_time", "group_by[1]", "group_by[2]", "project"}
     assert longer.fields.keys() == {"start_time", "group_by"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        ({"end_time": Timestamp(seconds=-62_133_960_000)}, "end_time"),
+        ({"end_time": Timestamp(seconds=0)}, "end_time"),
+        ({"end_time": Timestamp(seconds=1, nanos=-1)}, "end_time"),
+        ({"start_time": Timestamp(seconds=-62_133_960_000)}, "start_time"),
+        ({"start_time": Timestamp(seconds=253_402_300_799)}, "start_time"),
+    ],
+)
+async def test_a_period_that_is_far_away_is_refused_by_its_field(wanted: dict[str, Timestamp], field: str) -> None:
+    calls = CostCalls(StubCosts(), ScaledClock(60.0, origin=NOW))
+    async with facing(service_over(StubEngine(), others=(calls,))) as face:
+        refused = await face.refused("GetCostReport", pb.GetCostReportRequest(**wanted))
+    assert refused.code is StatusCode.INVALID_ARGUMENT
+    assert refused.fields.keys() == {field}
+
+
+async def test_a_period_that_ends_soon_after_1970_begins_there() -> None:
+    costs = StubCosts()
+    calls = CostCalls(costs, ScaledClock(60.0, origin=NOW))
+    async with facing(service_over(StubEngine(), others=(calls,))) as face:
+        await face.call("GetCostReport", pb.GetCostReportRequest(end_time=Timestamp(seconds=86_400)))
+    assert costs.asked[0]["since"] == datetime(1970, 1, 1, tzinfo=UTC)

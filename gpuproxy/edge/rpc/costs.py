@@ -32,9 +32,12 @@ class CostCalls:
         """Add up what was spent in a period."""
         found = Violations()
         until = _moment("end_time", request.end_time, found) if request.HasField("end_time") else self._clock.now()
-        since = _moment("start_time", request.start_time, found) if request.HasField("start_time") else until - _USUAL
-        if not _FIRST <= since < until:
-            found.add("start_time", "must be before end_time")
+        usual = max(until, _FIRST + _USUAL) - _USUAL
+        since = _moment("start_time", request.start_time, found) if request.HasField("start_time") else usual
+        if until <= _FIRST:
+            found.add("end_time", "must be after 1970-01-01")
+        elif not _FIRST <= since < until:
+            found.add("start_time", "must be before end_time, and not before 1970-01-01")
         elif until - since > _LONGEST:
             found.add("start_time", f"must be at most {_LONGEST.days} days before end_time")
         by = _words(request, found)
@@ -91,6 +94,7 @@ def _words(request: pb.GetCostReportRequest, found: Violations) -> tuple[str, ..
 
 
 def _moment(field: str, stamp: Timestamp, found: Violations) -> datetime:
+    """The time, but at most `_LAST`; that one for what is a violation."""
     try:
         return min(stamp.ToDatetime(tzinfo=UTC), _LAST)
     except (ValueError, OverflowError):
