@@ -10,6 +10,11 @@ from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _POLICIES = ("warn", "no_new", "stop_newest", "release_newest")
+_EXAMPLES = """\b
+Examples:
+  gpuproxy limits set 24h 50
+  gpuproxy limits set month 1000 --project research --policy stop_newest
+"""
 
 
 @click.command()
@@ -86,7 +91,7 @@ def listed(connection: Connection, /) -> None:
     click.echo(tables.table(["WINDOW", "LIMIT", "OF", "POLICY", "FROM"], rows))
 
 
-@limits.command("set")
+@limits.command("set", epilog=_EXAMPLES)
 @click.argument("window", type=TextType())
 @click.argument("limit", metavar="USD", type=NumberType())
 @click.option("--project", type=TextType(), help="The project that it applies to (default: all together).")
@@ -94,12 +99,7 @@ def listed(connection: Connection, /) -> None:
 @click.option("--policy", type=click.Choice(_POLICIES), help="What happens when it is reached (default: the server's).")
 @client_command
 def set_limit(connection: Connection, /, **wanted: Any) -> None:
-    r"""Set the most that may be spent within WINDOW: 5m to 90d, or month. USD 0 removes the limit. Admins only.
-
-    \b
-    gpuproxy limits set 24h 50
-    gpuproxy limits set month 1000 --project research --policy stop_newest
-    """
+    """Set the most that may be spent within WINDOW: 5m to 90d, or month. USD 0 removes the limit. Admins only."""
     chosen = {name: value for name, value in wanted.items() if value is not None}
     answer = connection.call(connection.stub.SetSpendingLimit, pb.SetSpendingLimitRequest(**chosen))
     if connection.as_json:

@@ -274,7 +274,7 @@ def totals(machines: Sequence[pb.GPUInstance]) -> str:
     text = f"{counted(len(machines) - volumes)}, {gpus} GPU{'' if gpus == 1 else 's'}"
     text += f", {volumes} volume{'' if volumes == 1 else 's'} · " if volumes else " · "
     text += tables.costs(sum(hourly(one) for one in machines))
-    text += f" · {tables.amount(sum(one.cost_so_far for one in machines))} so far"
+    text += f" · {tables.price(sum(one.cost_so_far for one in machines))} so far"
     return text + (
         f" · {unknown} with an unknown outcome; the server looks for {'it' if unknown == 1 else 'them'}"
         if unknown

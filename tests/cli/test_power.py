@@ -54,3 +54,9 @@ def test_a_log_without_lines_says_so_on_stderr(run: Run, world: World) -> None:
     result = run("logs", "7001")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "7001 has no lines yet.\n")
     assert run("logs", "7001", "--json").stderr == ""
+
+
+def test_the_total_is_shown_as_exactly_as_the_rows(run: Run, world: World) -> None:
+    for number in (1, 2):
+        world.rent(number, status="active").cost_so_far = 0.0024
+    assert run("ps").stdout.splitlines()[-1].endswith(" · $0.0048 so far")
