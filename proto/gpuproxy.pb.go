@@ -1124,7 +1124,8 @@ type GPUInstance struct {
 	// machines are paid in advance the whole hours that the booking lacks. Absent without an end, and after a release.
 	CostToEnd *float64 `protobuf:"fixed64,60,opt,name=cost_to_end,json=costToEnd,proto3,oneof" json:"cost_to_end,omitempty"`
 	// Whether the machine ends itself after its end, also if this server is gone: `confirmed` (the machine reported it),
-	// `sent` (its report was not read yet), or `unsupported: <why>`. A machine without an end does not. Empty for a volume.
+	// `sent` (its report was not read yet), or `unsupported: <why>`, also while it is stopped. A machine without an end does
+	// not. Empty for a volume.
 	SelfEnding string `protobuf:"bytes,53,opt,name=self_ending,json=selfEnding,proto3" json:"self_ending,omitempty"`
 	// How much its GPUs work, in percent, as the last listing of the marketplace shows it. Absent where it is not known,
 	// and for offers.
@@ -3705,8 +3706,8 @@ type Reservation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	ReservationId string `protobuf:"bytes,1,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
-	// "pending" (an outcome is open), "starting" (all kept, some not ready yet), "active" (all GPUs ready), "partial"
-	// (fewer kept than asked for), "releasing", "released" or "failed".
+	// "pending" (an outcome is open), "starting" (all kept, some not ready: they start or are stopped), "active" (all
+	// GPUs ready), "partial" (fewer kept than asked for), "releasing", "released" or "failed".
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// The machines that the caller has; ids are contract ids.
 	Instances []*GPUInstance `protobuf:"bytes,3,rep,name=instances,proto3" json:"instances,omitempty"`
@@ -3718,7 +3719,7 @@ type Reservation struct {
 	ReadyCount int32 `protobuf:"varint,6,opt,name=ready_count,json=readyCount,proto3" json:"ready_count,omitempty"`
 	// GPUs asked for.
 	RequestedCount int32 `protobuf:"varint,7,opt,name=requested_count,json=requestedCount,proto3" json:"requested_count,omitempty"`
-	// USD per hour of the machines that the caller has.
+	// USD per hour of the machines that the caller has, as they are billed now: of a stopped machine only its disk.
 	PricePerHour float64 `protobuf:"fixed64,8,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
 	// USD so far, of all attempts.
 	CostSoFar float64 `protobuf:"fixed64,9,opt,name=cost_so_far,json=costSoFar,proto3" json:"cost_so_far,omitempty"`

@@ -179,6 +179,8 @@ def describe(reservation: pb.Reservation, now: datetime) -> str:
     """A reservation in full: its state, costs, end, machines and outcomes."""
     head = f"{reservation.reservation_id} {reservation.state}"
     gpus = f"{reservation.reserved_count} of {reservation.requested_count} GPUs, {reservation.ready_count} ready"
+    if stopped := sum(one.num_gpus for one in reservation.instances if one.status == "stopped"):
+        gpus += f", {stopped} stopped"
     lines = [f"{head} · {gpus} · {tables.costs(reservation.price_per_hour)}"]
     lines[0] += f" · {tables.price(reservation.cost_so_far)} so far{_to_end(reservation)}"
     if reservation.state in OVER:

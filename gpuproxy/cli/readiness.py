@@ -9,6 +9,7 @@ _FINE: Mapping[str, frozenset[str]] = {
     "keys": frozenset({"requested", "added", "present"}),
     "onstart": frozenset({"requested", "started", "none"}),
     "marketplace_keys": frozenset({"pending", "registered"}),
+    "ending": frozenset({"requested", "watching", "stopped"}),
 }
 """What a part may report without needing attention."""
 _FINE_ELSEWHERE = frozenset[str]().union(*_FINE.values())

@@ -5,7 +5,7 @@ host is offline. During a release the meter continues until the provider confirm
 that is paid in advance has no meter: its cost is its bookings.
 """
 
-from gpuproxy.model.leases import TERMINAL, Lease
+from gpuproxy.model.leases import TERMINAL, Lease, LeaseState
 from gpuproxy.model.money import Micro
 
 
@@ -14,3 +14,10 @@ def meter_rate(lease: Lease) -> Micro | None:
     if lease.instance_id is None or lease.state in TERMINAL or lease.is_prepaid:
         return None
     return {"nothing": Micro(0), "disk": lease.observed.disk_price, "all": lease.observed.price}[lease.observed.billed]
+
+
+def present_price(lease: Lease) -> Micro:
+    """Micro-dollars per hour: what is billed now for a stopped or dead machine, otherwise its full price."""
+    stands = lease.state is LeaseState.PARKED or lease.observed.faltered_at is not None
+    rate = meter_rate(lease) if stands else None
+    return lease.observed.price if rate is None else rate

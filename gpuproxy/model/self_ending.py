@@ -3,7 +3,7 @@
 A part of the boot script does it (docs/lease-endings.md). What became of that part is stored with the other parts.
 """
 
-from gpuproxy.model.leases import BOOT_REQUESTED, Lease
+from gpuproxy.model.leases import BOOT_REQUESTED, Lease, LeaseState
 
 PART = "ending"
 """The name of the part of the boot script."""
@@ -13,6 +13,7 @@ CONFIRMED, SENT = "confirmed", "sent"
 _WATCHING = "watching"
 _UNSUPPORTED = "unsupported"
 _NO_END = "no_end"
+STOPPED = "stopped"
 _BOOKED = "the marketplace ends it with its booking"
 _NEVER_ASKED = "it was rented without it"
 
@@ -28,14 +29,22 @@ def carries_end(lease: Lease) -> bool:
     return lease.expires_at is not None and not word.startswith(_UNSUPPORTED)
 
 
+def is_interrupted(lease: Lease) -> bool:
+    """True while nothing watches the end of the lease because its machine is stopped."""
+    word = dict(lease.observed.boot).get(PART)
+    return lease.state is LeaseState.PARKED and word in (_WATCHING, BOOT_REQUESTED)
+
+
 def state(lease: Lease) -> str:
     """`confirmed`: the machine reported that it watches its end. `sent`: no report was read yet.
 
-    `unsupported: <why>` otherwise; "" for a volume.
+    `unsupported: <why>` otherwise, also while the machine is stopped; "" for a volume.
     """
     if lease.kind != "machine":
         return ""
     word = dict(lease.observed.boot).get(PART)
+    if is_interrupted(lease):
+        return f"{_UNSUPPORTED}: {STOPPED}"
     if word == _WATCHING:
         return CONFIRMED
     if word == BOOT_REQUESTED:

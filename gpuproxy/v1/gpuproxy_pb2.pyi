@@ -709,7 +709,8 @@ class GPUInstance(_message.Message):
     """
     self_ending: _builtins.str
     """Whether the machine ends itself after its end, also if this server is gone: `confirmed` (the machine reported it),
-    `sent` (its report was not read yet), or `unsupported: <why>`. A machine without an end does not. Empty for a volume.
+    `sent` (its report was not read yet), or `unsupported: <why>`, also while it is stopped. A machine without an end does
+    not. Empty for a volume.
     """
     gpu_util: _builtins.float
     """How much its GPUs work, in percent, as the last listing of the marketplace shows it. Absent where it is not known,
@@ -2171,8 +2172,8 @@ class Reservation(_message.Message):
     reservation_id: _builtins.str
     """Its id."""
     state: _builtins.str
-    """"pending" (an outcome is open), "starting" (all kept, some not ready yet), "active" (all GPUs ready), "partial"
-    (fewer kept than asked for), "releasing", "released" or "failed".
+    """"pending" (an outcome is open), "starting" (all kept, some not ready: they start or are stopped), "active" (all
+    GPUs ready), "partial" (fewer kept than asked for), "releasing", "released" or "failed".
     """
     reserved_count: _builtins.int
     """GPUs kept."""
@@ -2181,7 +2182,7 @@ class Reservation(_message.Message):
     requested_count: _builtins.int
     """GPUs asked for."""
     price_per_hour: _builtins.float
-    """USD per hour of the machines that the caller has."""
+    """USD per hour of the machines that the caller has, as they are billed now: of a stopped machine only its disk."""
     cost_so_far: _builtins.float
     """USD so far, of all attempts."""
     request_id: _builtins.str

@@ -56,6 +56,14 @@ def test_a_log_without_lines_says_so_on_stderr(run: Run, world: World) -> None:
     assert run("logs", "7001", "--json").stderr == ""
 
 
+def test_a_reservation_says_how_many_of_its_gpus_are_stopped(run: Run, world: World) -> None:
+    world.rent(1, status="stopped")
+    world.rent(2, status="active")
+    assert "0 ready, 1 stopped · " in run("show", "res-1").stdout
+    world.reservations[0].instances[0].status = "active"
+    assert "stopped" not in run("show", "res-1").stdout
+
+
 def test_the_total_is_shown_as_exactly_as_the_rows(run: Run, world: World) -> None:
     for number in (1, 2):
         world.rent(number, status="active").cost_so_far = 0.0024

@@ -86,12 +86,13 @@ FINE = (
     ("keys", "requested"), ("keys", "added"), ("keys", "present"),
     ("onstart", "requested"), ("onstart", "started"), ("onstart", "none"),
     ("marketplace_keys", "pending"), ("marketplace_keys", "registered"),
-    ("watchdog", "started"),
+    ("ending", "requested"), ("ending", "watching"), ("ending", "stopped"), ("watchdog", "started"),
 )  # fmt: skip
 TROUBLES = (
     ("keys", "failed"), ("keys", "not reported"), ("keys", "none"), ("keys", "unsupported in entrypoint mode"),
     ("onstart", "failed"), ("onstart", "not reported"), ("onstart", "skipped"),
     ("marketplace_keys", "refused"), ("marketplace_keys", "unregistered"), ("marketplace_keys", "none"),
+    ("ending", "no_key"),
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from gpuproxy.model.money import Micro
 from gpuproxy.model.transactions import Meter, newest
 from gpuproxy.store.audit import AuditEvent
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.edge.engine import NOW, VAST, StubEngine, lease, offer, service_over
+from tests.edge.engine import NOW, VAST, StubEngine, lease, offer, service_over, view
 from tests.edge.face import facing
 
 
@@ -63,6 +63,18 @@ async def test_an_instance_says_what_is_billed_at_this_moment(billed: str, rate:
         answer = await face.call("GetGPUInstance", pb.GetGPUInstanceRequest(provider="vast.ai", instance_id="9001"))
     assert answer.instance.metadata["billed_per_hour"] == rate
     assert answer.instance.price_per_hour == 0.4
+
+
+async def test_a_reservation_costs_what_its_machines_cost_now() -> None:
+    stopped = lease(1, LeaseState.PARKED, instance_id="9001", billed="disk", disk_price=Micro(12_500))
+    dead = lease(2, billed="nothing", faltered_at=NOW)
+    for leases, price in (((stopped,), 0.0125), ((stopped, lease(3)), 0.4125), ((lease(3, billed="disk"),), 0.4)):
+        async with facing(service_over(StubEngine(answer=view(*leases)))) as face:
+            answer = await face.call("GetReservation", pb.GetReservationRequest(reservation_id="res-1"))
+        assert answer.reservation.price_per_hour == price
+    async with facing(service_over(StubEngine(answer=view(dead)))) as face:
+        answer = await face.call("GetReservation", pb.GetReservationRequest(reservation_id="res-1"))
+    assert answer.reservation.price_per_hour == 0
 
 
 async def test_an_offer_is_found_at_its_shown_price_per_gpu() -> None:

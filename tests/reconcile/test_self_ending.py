@@ -5,14 +5,35 @@ from datetime import timedelta
 
 import pytest
 
+from gpuproxy.edge.messages.instances import rented
 from gpuproxy.health.checkup import findings
 from gpuproxy.model import self_ending
 from gpuproxy.model.demands import LaunchSpec
 from gpuproxy.model.lease_facts import Booted
+from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.money import Micro
 from gpuproxy.providers.vast.adapter import missing
 from tests.providers.test_vast_create import noise
 from tests.reconcile.test_lease_ends import CALLER, LEASE, _label, _now, _one
 from tests.world import VAST, World, in_world
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("watching", ("unsupported: stopped", "stopped")),
+        ("requested", ("unsupported: stopped", "stopped")),
+        ("no_key", ("unsupported: no_key", "no_key")),
+    ],
+)
+def test_a_stopped_machine_is_not_shown_as_ending_itself(word: str, shown: tuple[str, str]) -> None:
+    async def story(world: World) -> None:
+        running = Booted((("ending", word),)).change(await _one(world))
+        seen = rented(replace(running, state=LeaseState.PARKED), Micro(0))
+        assert (seen.self_ending, seen.boot_parts["ending"]) == shown
+        assert rented(running, Micro(0)).boot_parts["ending"] == word
+
+    in_world(story)
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,8 @@ def _boot_parts(lease: Lease) -> dict[str, str]:
     parts = dict(lease.observed.boot)
     if lease.pending.keys_state:
         parts["marketplace_keys"] = lease.pending.keys_state
+    if self_ending.is_interrupted(lease):
+        parts[self_ending.PART] = self_ending.STOPPED
     return parts
 
 

@@ -10,6 +10,7 @@ from gpuproxy.edge.messages.times import timestamp
 from gpuproxy.model import idleness, lease_ends
 from gpuproxy.model.cost_ahead import costs_to_end
 from gpuproxy.model.leases import Lease, LeaseState, status_word
+from gpuproxy.model.meter import present_price
 from gpuproxy.model.money import Micro, dollars, usd
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import ENDED, Decision, Pick, ReservationState, ReservationView, outcome_word
@@ -21,7 +22,7 @@ def reserve_answer(view: ReservationView) -> pb.ReserveGPUsResponse:
     kept, reservation, decision = view.kept, view.reservation, view.reservation.decision
     dry_run = not view.leases and decision is not None
     prices = (
-        [pick.price for pick in decision.picks] if dry_run and decision else [lease.observed.price for lease in kept]
+        [pick.price for pick in decision.picks] if dry_run and decision else [present_price(lease) for lease in kept]
     )
     alternative = decision.cheapest_alternative if decision else None
     return pb.ReserveGPUsResponse(
@@ -71,7 +72,7 @@ def reservation_message(view: ReservationView) -> pb.Reservation:
         reserved_count=sum(lease.offered.num_gpus for lease in kept),
         ready_count=sum(lease.offered.num_gpus for lease in kept if lease.state is LeaseState.ACTIVE),
         requested_count=reservation.count,
-        price_per_hour=usd(sum(lease.observed.price for lease in kept)),
+        price_per_hour=usd(sum(map(present_price, kept))),
         cost_so_far=usd(sum(view.costs)),
         created_at=timestamp(reservation.created_at),
         expires_at=timestamp(reservation.expires_at),
