@@ -10,6 +10,7 @@ import binascii
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.settings import Settings
 from gpuproxy.health import checkup
 from gpuproxy.health.checkup import Finding
+from gpuproxy.model.errors import RateLimited
 from gpuproxy.model.lease_events import Release
 from gpuproxy.model.offers import ProviderName
 from gpuproxy.ports import Tx
@@ -69,8 +71,32 @@ def proxy_notes(settings: Settings) -> list[str]:
     return lines + [f"{setting} is not used: {problem}" for setting, problem in settings.proxy_problems]
 
 
-def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
-    """Reconcile every account once; returns one line for each step and its reason. With `dry_run`, change nothing.
+@dataclass(frozen=True, slots=True)
+class Once:
+    """What one pass over all accounts found."""
+
+    lines: list[str]
+    """One for each step and its reason."""
+    complete: bool
+    """False if a marketplace did not answer: nothing is known of its machines."""
+
+
+class _Watch(AccountWatch):
+    """The watch of an account for one pass."""
+
+    def lines(self, decided: Decided) -> list[str]:
+        """One line for each step, or why there is none."""
+        account = self.provider.account
+        if self._trouble is None:
+            return _lines(account, decided)
+        why = f"{self._trouble.reason}: {self._trouble}"
+        if isinstance(self._trouble, RateLimited):
+            why += " A server that runs with the same key uses the same limit. Try again in a minute."
+        return [f"{account}: no step, because the provider does not answer. {why}"]
+
+
+def reconcile(settings: Settings, *, dry_run: bool) -> Once:
+    """Reconcile every account once. With `dry_run`, change nothing.
 
     Raises ConfigError if another process has the claim on an account, because that process does the work.
     """
@@ -78,22 +104,24 @@ def reconcile(settings: Settings, *, dry_run: bool) -> list[str]:
     if not settings.accounts:
         raise ConfigError("No provider key is set, so there is no account to reconcile." + _sandbox_hint(settings))
 
-    async def run(db: OpenDatabase) -> list[str]:
+    async def run(db: OpenDatabase) -> Once:
         async with AsyncExitStack() as stack:
             clock = await deployment.start_clock(db, settings.time_scale)
             await use_clock(db, clock.now)
             signer = await deployment.signer(db, SystemRandom())
             lines: list[str] = []
+            complete = True
             lateness, claims = Lateness(clock), Claims(db, clock, SystemRandom().token(8))
             for provider in await connect_accounts(stack, settings, clock, None, lateness, db=db):
-                watch = AccountWatch(
+                watch = _Watch(
                     provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
                     lateness=lateness, claim=claims.of_account(provider.name, provider.account),
                 )  # fmt: skip
-                lines += _lines(provider.account, await watch.preview(), silent=watch.silent_since is not None)
+                lines += watch.lines(await watch.preview())
+                complete = complete and watch.silent_since is None
                 if not dry_run:
                     await _reconciled(db, claims, watch)
-            return lines
+            return Once(lines, complete)
 
     return _with_database(settings, run, alone=not dry_run)
 
@@ -125,13 +153,17 @@ async def _reconciled(db: OpenDatabase, claims: Claims, watch: AccountWatch) -> 
 
 def _sandbox_hint(settings: Settings) -> str:
     """The settings that name the market of `serve --sandbox`."""
-    for marketplace in in_sandbox(settings.marketplaces):
-        env = marketplace.env
-        return (
-            f" For the market of `serve --sandbox`, set GPUPROXY_{env}_URL to the sandbox address that the server "
-            f"printed, {env}_API_KEY={SANDBOX_KEY} and {env}_API_KEY_NAMES={SANDBOX_ACCOUNT}."
-        )
-    return ""
+    names = [each.env for each in in_sandbox(settings.marketplaces)]
+    if not names:
+        return ""
+    urls, keys, accounts = (
+        " and ".join(form.format(name) for name in names)
+        for form in ("GPUPROXY_{}_URL", f"{{}}_API_KEY={SANDBOX_KEY}", f"{{}}_API_KEY_NAMES={SANDBOX_ACCOUNT}")
+    )
+    return (
+        f" For the market of `serve --sandbox`, set {urls} to the sandbox address that the server printed, and also "
+        f"{keys} and {accounts}."
+    )
 
 
 def export_signing(settings: Settings, file: Path) -> bool:
@@ -212,12 +244,11 @@ def _remove(file: Path) -> None:
             each.unlink()
 
 
-def _lines(account: str, decided: Decided, *, silent: bool) -> list[str]:
-    if silent:
-        return [f"{account}: no step, because the provider does not answer"]
+def _lines(account: str, decided: Decided) -> list[str]:
     lines = [f"{account}: {_words(step)}" for step in decided.steps if not isinstance(step, Note)]
     lines += [f"{account}: destroy {stray.instance.id}: {stray.kind}" for stray in decided.strays]
-    return lines or [f"{account}: nothing to do; {len(decided.live)} live leases"]
+    live = len(decided.live)
+    return lines or [f"{account}: nothing to do; {live} live {'lease' if live == 1 else 'leases'}"]
 
 
 def _words(step: Step) -> str:

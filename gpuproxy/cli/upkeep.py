@@ -51,14 +51,19 @@ def doctor(as_json: bool) -> None:
 @click.option("--once", is_flag=True, help="Run one pass. Required, because a running server repeats this on its own.")
 @click.option("--dry-run", is_flag=True, help="Only print the steps and their reasons. The server may be running.")
 def reconcile(once: bool, dry_run: bool) -> None:
-    """Compare the database with the providers' listings, and repair the differences."""
+    """Compare the database with the providers' listings, and repair the differences.
+
+    The exit code is 1 if a provider does not answer.
+    """
     if not once:
         raise click.UsageError("--once is required. A running server does this repeatedly on its own.")
     from gpuproxy.app import upkeep
 
     with explained(), _log_on_stderr():
-        for line in upkeep.reconcile(settings_of_here(), dry_run=dry_run):
-            click.echo(line)
+        done = upkeep.reconcile(settings_of_here(), dry_run=dry_run)
+    for line in done.lines:
+        click.echo(line)
+    raise SystemExit(0 if done.complete else 1)
 
 
 @click.command()

@@ -135,6 +135,38 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing():
     in_world(story)
 
 
+def test_without_a_key_reconcile_names_the_settings_of_every_marketplace_of_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
+    _use(monkeypatch, tmp_path)
+    told = CliRunner().invoke(root, ["reconcile", "--once", "--dry-run"])
+    assert told.exit_code == 2
+    for env in ("VASTAI", "IONET"):
+        for setting in (f"GPUPROXY_{env}_URL", f"{env}_API_KEY=sandbox-key", f"{env}_API_KEY_NAMES=sandbox-1"):
+            assert setting in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("rate_limited", "RATE_LIMITED: "), ("refuse_connection", "PROVIDER_UNAVAILABLE: ")]
+)
+def test_a_pass_without_an_answer_says_why_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+):
+    user_admin.create_key(settings_in(tmp_path), "ci", "user", "default")
+    _use(monkeypatch, tmp_path)
+    with Market(tmp_path, *KIND) as market:
+        _use_market(monkeypatch, market)
+        faults = {"provider": "vast.ai", "call": "any", "fault": fault, "times": 0}
+        market.control("POST", "faults", faults)
+        told = CliRunner().invoke(root, ["reconcile", "--once", "--dry-run"])
+        assert told.exit_code == 1
+        assert f"vast-1: no step, because the provider does not answer. {reason}" in told.stdout
+        assert ("uses the same limit" in told.stdout) == (fault == "rate_limited")
+        market.control("DELETE", "faults")
+        assert CliRunner().invoke(root, ["reconcile", "--once", "--dry-run"]).exit_code == 0
+
+
 NOTHING = "No problems found."
 
 
