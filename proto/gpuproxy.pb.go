@@ -315,7 +315,7 @@ func (x *CreateAPIKeyResponse) GetPrefix() string {
 	return ""
 }
 
-// ListAPIKeysRequest has no fields: all keys of the project are listed.
+// ListAPIKeysRequest has no fields: all keys of the project, or for an admin of all projects, are listed.
 type ListAPIKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -97,7 +97,7 @@ type GPUProxyServiceClient interface {
 	Login(ctx context.Context, in *LoginRequest, opts ...grpc.CallOption) (*LoginResponse, error)
 	// CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again.
 	CreateAPIKey(ctx context.Context, in *CreateAPIKeyRequest, opts ...grpc.CallOption) (*CreateAPIKeyResponse, error)
-	// ListAPIKeys lists the keys of the caller's project, without their secrets.
+	// ListAPIKeys lists the keys of the caller's project, without their secrets; for an admin, the keys of all projects.
 	ListAPIKeys(ctx context.Context, in *ListAPIKeysRequest, opts ...grpc.CallOption) (*ListAPIKeysResponse, error)
 	// RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it.
 	RevokeAPIKey(ctx context.Context, in *RevokeAPIKeyRequest, opts ...grpc.CallOption) (*RevokeAPIKeyResponse, error)
@@ -703,7 +703,7 @@ type GPUProxyServiceServer interface {
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again.
 	CreateAPIKey(context.Context, *CreateAPIKeyRequest) (*CreateAPIKeyResponse, error)
-	// ListAPIKeys lists the keys of the caller's project, without their secrets.
+	// ListAPIKeys lists the keys of the caller's project, without their secrets; for an admin, the keys of all projects.
 	ListAPIKeys(context.Context, *ListAPIKeysRequest) (*ListAPIKeysResponse, error)
 	// RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it.
 	RevokeAPIKey(context.Context, *RevokeAPIKeyRequest) (*RevokeAPIKeyResponse, error)

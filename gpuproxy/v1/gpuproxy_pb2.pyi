@@ -171,7 +171,7 @@ Global___CreateAPIKeyResponse: _TypeAlias = CreateAPIKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListAPIKeysRequest(_message.Message):
-    """ListAPIKeysRequest has no fields: all keys of the project are listed."""
+    """ListAPIKeysRequest has no fields: all keys of the project, or for an admin of all projects, are listed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -288,7 +288,7 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAPIKeys(self, request, context):
-        """ListAPIKeys lists the keys of the caller's project, without their secrets.
+        """ListAPIKeys lists the keys of the caller's project, without their secrets; for an admin, the keys of all projects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

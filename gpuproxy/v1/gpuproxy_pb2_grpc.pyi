@@ -60,7 +60,7 @@ class GPUProxyServiceStub:
     CreateAPIKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.CreateAPIKeyRequest, _gpuproxy_pb2.CreateAPIKeyResponse]
     """CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again."""
     ListAPIKeys: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListAPIKeysRequest, _gpuproxy_pb2.ListAPIKeysResponse]
-    """ListAPIKeys lists the keys of the caller's project, without their secrets."""
+    """ListAPIKeys lists the keys of the caller's project, without their secrets; for an admin, the keys of all projects."""
     RevokeAPIKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.RevokeAPIKeyRequest, _gpuproxy_pb2.RevokeAPIKeyResponse]
     """RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it."""
     AddSSHKey: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.AddSSHKeyRequest, _gpuproxy_pb2.AddSSHKeyResponse]
@@ -207,7 +207,7 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     CreateAPIKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.CreateAPIKeyRequest, _gpuproxy_pb2.CreateAPIKeyResponse]  # type: ignore[assignment]
     """CreateAPIKey creates a key for the caller's project. The key is shown in this answer and never again."""
     ListAPIKeys: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.ListAPIKeysRequest, _gpuproxy_pb2.ListAPIKeysResponse]  # type: ignore[assignment]
-    """ListAPIKeys lists the keys of the caller's project, without their secrets."""
+    """ListAPIKeys lists the keys of the caller's project, without their secrets; for an admin, the keys of all projects."""
     RevokeAPIKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.RevokeAPIKeyRequest, _gpuproxy_pb2.RevokeAPIKeyResponse]  # type: ignore[assignment]
     """RevokeAPIKey revokes a key within a second. Idempotent; NOT_FOUND when the project never had it."""
     AddSSHKey: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.AddSSHKeyRequest, _gpuproxy_pb2.AddSSHKeyResponse]  # type: ignore[assignment]
@@ -369,7 +369,7 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.ListAPIKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.ListAPIKeysResponse, _abc.Awaitable[_gpuproxy_pb2.ListAPIKeysResponse]]:
-        """ListAPIKeys lists the keys of the caller's project, without their secrets."""
+        """ListAPIKeys lists the keys of the caller's project, without their secrets; for an admin, the keys of all projects."""
 
     @_abc_1.abstractmethod
     def RevokeAPIKey(

@@ -95,6 +95,21 @@ async def test_nobody_revokes_a_key_with_a_higher_role(tmp_path: Path) -> None:
     assert keys == {admin.row.id: False, user.row.id: False, other.row.id: True, viewer.row.id: True}
 
 
+async def test_only_an_admin_lists_the_keys_of_all_projects(tmp_path: Path) -> None:
+    async with deployed(tmp_path) as world:
+        made = [
+            await world.access.keys.create(project, f"k-{project}", role)
+            for project, role in (("p1", "admin"), ("p1", "user"), ("p2", "viewer"))
+        ]
+        admin, user, viewer = [
+            {key.id for key in (await world.grpc.call("ListAPIKeys", key=each.text)).keys} for each in made
+        ]
+    assert {each.row.id for each in made} <= admin
+    assert {each.row.id for each in made[:2]} <= user
+    assert made[2].row.id not in user
+    assert viewer == {made[2].row.id}
+
+
 async def test_ssh_keys_are_added_once_listed_and_deleted_idempotently(tmp_path: Path) -> None:
     async with deployed(tmp_path) as world:
         mine, theirs = [(await world.access.keys.create(p, "k", "user")).text for p in ("p1", "p2")]
