@@ -8814,7 +8814,8 @@ type ProvisionWarmPoolRequest struct {
 	// What to do when the host is lost: "" (default): nothing; "empty": another host, without data. "restore" is not
 	// supported (NOT_SUPPORTED).
 	CrossHost string `protobuf:"bytes,16,opt,name=cross_host,json=crossHost,proto3" json:"cross_host,omitempty"`
-	// How long a failed primary is kept stopped. Absent: 24 hours; 0: it is destroyed at once.
+	// How long a failed primary is kept stopped. Absent: 24 hours; 0: it is destroyed at once. The next failover and
+	// DisableWarmPool destroy it before that.
 	KeepFailedPrimary *durationpb.Duration `protobuf:"bytes,17,opt,name=keep_failed_primary,json=keepFailedPrimary,proto3" json:"keep_failed_primary,omitempty"`
 	// How the primary is probed: "tcp", "ssh" (the banner) or an http URL such as "http://localhost:8000/health" whose port
 	// is one of `ports` and whose host is not used. "": "ssh", or "tcp" where there is none.

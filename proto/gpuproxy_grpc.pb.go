@@ -192,8 +192,8 @@ type GPUProxyServiceClient interface {
 	// machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
 	// GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
 	EnableWarmPool(ctx context.Context, in *EnableWarmPoolRequest, opts ...grpc.CallOption) (*EnableWarmPoolResponse, error)
-	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
-	// failover it takes effect when that ends.
+	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. A failed
+	// primary that is kept is destroyed, too. During a failover it takes effect when that ends.
 	DisableWarmPool(ctx context.Context, in *DisableWarmPoolRequest, opts ...grpc.CallOption) (*DisableWarmPoolResponse, error)
 	// TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
 	// "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.
@@ -798,8 +798,8 @@ type GPUProxyServiceServer interface {
 	// machine_id it takes the specification of the last ProvisionWarmPool of this machine_id, else the server's
 	// GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
 	EnableWarmPool(context.Context, *EnableWarmPoolRequest) (*EnableWarmPoolResponse, error)
-	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
-	// failover it takes effect when that ends.
+	// DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. A failed
+	// primary that is kept is destroyed, too. During a failover it takes effect when that ends.
 	DisableWarmPool(context.Context, *DisableWarmPoolRequest) (*DisableWarmPoolResponse, error)
 	// TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
 	// "recreate" there is no standby: the primary is destroyed and made anew, and the call needs allow_destroy.

@@ -36,6 +36,11 @@ def pool_table(pools: Sequence[pb.WarmPoolStatus], now: datetime) -> str:
     return tables.table(headers, rows)
 
 
+def exists(pool: pb.WarmPoolStatus) -> bool:
+    """False for the answer about a machine_id without a pool, which is `disabled` and has nothing else."""
+    return pool.state != "disabled" or bool(pool.max_price_source or pool.transitions)
+
+
 def describe(pool: pb.WarmPoolStatus, now: datetime) -> str:
     """A pool in full: its state and why, its parts, its failovers, what it costs, and what happens next."""
     why = f" ({pool.degraded_reason})" if pool.degraded_reason else ""

@@ -1,5 +1,6 @@
 """The commands `warmpool`: a standby beside a machine that must not go down."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ from gpuproxy.cli.arguments import PriceType, TextType
 from gpuproxy.cli.confirming import confirm, yes_option
 from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.cli.pool_options import pool_fields, pool_options
-from gpuproxy.cli.pool_text import cost_lines, describe, host_table, pool_table
+from gpuproxy.cli.pool_text import cost_lines, describe, exists, host_table, pool_table
 from gpuproxy.cli.pool_watching import Progress, follow
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -18,6 +19,8 @@ _TIMEOUT = 600.0
 _PAGE = 200
 _NOT_ACTIVE = 1
 """Exit code if the pool can't take over at the end, or if something is not proven gone yet."""
+_NOT_THERE = 1
+_NO_POOL = "There is no pool {}. To list the pools: gpuproxy warmpool list"
 _ID = click.IntRange(1, 2**63 - 1)
 _MACHINE = click.argument("machine_id", metavar="MACHINE", type=_ID)
 
@@ -38,8 +41,11 @@ def status(connection: Connection, machine_id: int) -> None:
     pool = _status(connection, machine_id)
     if connection.as_json:
         connection.print_json(pool)
-        return
-    click.echo(describe(pool, connection.server_now()))
+    if not exists(pool):
+        click.echo(_NO_POOL.format(machine_id), err=True)
+        raise SystemExit(_NOT_THERE)
+    if not connection.as_json:
+        click.echo(describe(pool, connection.server_now()))
 
 
 @warmpool.command("list")
@@ -124,7 +130,10 @@ def provision(connection: Connection, /, dry_run: bool, no_wait: bool, **options
 @pool_options
 @client_command
 def enable(connection: Connection, /, **options: Any) -> None:
-    """Take up a pool again, or make one on a host that the server chooses. What is not given is as it was."""
+    """Take up a pool again, or make one on a host that the server chooses.
+
+    What is not given is as it was. The defaults are those of a new pool.
+    """
     answer = connection.call(connection.stub.EnableWarmPool, pb.EnableWarmPoolRequest(**pool_fields(**options)))
     if connection.as_json:
         connection.print_json(answer)
@@ -141,8 +150,11 @@ def enable(connection: Connection, /, **options: Any) -> None:
 @yes_option
 @client_command
 def disable(connection: Connection, machine_id: int, yes: bool) -> None:
-    """End the supervision and destroy the standby. Primary and volume stay and are still billed."""
-    _ask(connection, machine_id, "Destroy the standby? What is on its own disk is lost; the volume stays.", yes=yes)
+    """End the supervision and destroy the standby. Primary and volume stay and are still billed.
+
+    A failed primary that is kept after a failover is destroyed, too.
+    """
+    _ask(connection, machine_id, _disabling, yes=yes)
     answer = connection.call(connection.stub.DisableWarmPool, pb.DisableWarmPoolRequest(machine_id=machine_id))
     if connection.as_json:
         connection.print_json(answer)
@@ -176,9 +188,17 @@ def test_failover(connection: Connection, machine_id: int, allow_destroy: bool, 
 @yes_option
 @client_command
 def failover(connection: Connection, machine_id: int, allow_unfenced: bool, yes: bool) -> None:
-    """Fail over now: the standby takes over, and the primary is stopped, or destroyed in the mode recreate."""
+    """Fail over now: the standby takes over, and the primary is stopped, or destroyed in the mode recreate.
+
+    A failed primary that is still kept after an earlier failover is destroyed.
+    """
     danger = " The primary may still write to the volume." if allow_unfenced else ""
-    question = f"Replace the primary? Its workload ends, and what is on its own disk may be lost.{danger}"
+
+    def question(pool: pb.WarmPoolStatus) -> str:
+        kept = _kept_primary(pool)
+        older = f" {kept[:1].upper()}{kept[1:]} is destroyed." if kept else ""
+        return f"Replace the primary? Its workload ends, and what is on its own disk may be lost.{older}{danger}"
+
     _ask(connection, machine_id, question, yes=yes)
     request = pb.FailoverWarmPoolRequest(machine_id=machine_id, allow_unfenced=allow_unfenced)
     with Progress(connection, machine_id):
@@ -229,14 +249,29 @@ def _status(connection: Connection, machine_id: int) -> pb.WarmPoolStatus:
     return connection.call(connection.stub.GetWarmPoolStatus, pb.GetWarmPoolStatusRequest(machine_id=machine_id))
 
 
-def _ask(connection: Connection, machine_id: int, question: str, *, yes: bool) -> None:
+def _disabling(pool: pb.WarmPoolStatus) -> str:
+    if kept := _kept_primary(pool):
+        return f"Destroy the standby and {kept}? What is on their own disks is lost; the volume stays."
+    return "Destroy the standby? What is on its own disk is lost; the volume stays."
+
+
+def _kept_primary(pool: pb.WarmPoolStatus) -> str:
+    """The primary of an earlier failover that is still kept, in words; "" if there is none."""
+    ids = [cost.contract_id for cost in pool.costs if cost.part == "failed_primary"]
+    return f"the failed primary {ids[0]} that is kept" if ids else ""
+
+
+def _ask(
+    connection: Connection, machine_id: int, question: str | Callable[[pb.WarmPoolStatus], str], *, yes: bool
+) -> None:
     """List the parts of the pool and what they cost, and ask."""
     if yes:
         return
     pool = _status(connection, machine_id)
     lines = [f"machine {machine_id} {pool.state}", *cost_lines(pool)]
     click.echo("\n".join(lines), err=True)
-    confirm(question, kept=f"Its parts still cost {tables.hourly(pool.price_per_hour)}." if pool.price_per_hour else "")
+    text = question if isinstance(question, str) else question(pool)
+    confirm(text, kept=f"Its parts still cost {tables.hourly(pool.price_per_hour)}." if pool.price_per_hour else "")
 
 
 def _limit(price: float, source: str) -> None:

@@ -4944,7 +4944,9 @@ class ProvisionWarmPoolRequest(_message.Message):
 
     @_builtins.property
     def keep_failed_primary(self) -> _duration_pb2.Duration:
-        """How long a failed primary is kept stopped. Absent: 24 hours; 0: it is destroyed at once."""
+        """How long a failed primary is kept stopped. Absent: 24 hours; 0: it is destroyed at once. The next failover and
+        DisableWarmPool destroy it before that.
+        """
 
     @_builtins.property
     def registry_auth(self) -> Global___RegistryAuth:

@@ -568,8 +568,8 @@ class GPUProxyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DisableWarmPool(self, request, context):
-        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
-        failover it takes effect when that ends.
+        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. A failed
+        primary that is kept is destroyed, too. During a failover it takes effect when that ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -167,8 +167,8 @@ class GPUProxyServiceStub:
     GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
     """
     DisableWarmPool: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.DisableWarmPoolRequest, _gpuproxy_pb2.DisableWarmPoolResponse]
-    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
-    failover it takes effect when that ends.
+    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. A failed
+    primary that is kept is destroyed, too. During a failover it takes effect when that ends.
     """
     TestWarmPoolFailover: _grpc.UnaryUnaryMultiCallable[_gpuproxy_pb2.TestWarmPoolFailoverRequest, _gpuproxy_pb2.TestWarmPoolFailoverResponse]
     """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
@@ -314,8 +314,8 @@ class GPUProxyServiceAsyncStub(GPUProxyServiceStub):
     GPUPROXY_WARMPOOL_GPU and GPUPROXY_WARMPOOL_MAX_PRICE; with neither it is FAILED_PRECONDITION with reason NO_SPEC.
     """
     DisableWarmPool: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.DisableWarmPoolRequest, _gpuproxy_pb2.DisableWarmPoolResponse]  # type: ignore[assignment]
-    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
-    failover it takes effect when that ends.
+    """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. A failed
+    primary that is kept is destroyed, too. During a failover it takes effect when that ends.
     """
     TestWarmPoolFailover: _aio.UnaryUnaryMultiCallable[_gpuproxy_pb2.TestWarmPoolFailoverRequest, _gpuproxy_pb2.TestWarmPoolFailoverResponse]  # type: ignore[assignment]
     """TestWarmPoolFailover swaps primary and standby, as a failure of the primary would, and destroys nothing. In the mode
@@ -698,8 +698,8 @@ class GPUProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gpuproxy_pb2.DisableWarmPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gpuproxy_pb2.DisableWarmPoolResponse, _abc.Awaitable[_gpuproxy_pb2.DisableWarmPoolResponse]]:
-        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. During a
-        failover it takes effect when that ends.
+        """DisableWarmPool ends supervision and destroys the standby. Primary and volume stay and are still billed. A failed
+        primary that is kept is destroyed, too. During a failover it takes effect when that ends.
         """
 
     @_abc_1.abstractmethod

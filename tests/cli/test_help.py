@@ -25,6 +25,12 @@ def test_no_help_shows_marks_of_its_source(run: Run, words: tuple[str, ...]) -> 
     assert "\\" not in shown.stdout
 
 
+def test_the_help_of_enable_says_whose_defaults_are_shown(run: Run) -> None:
+    shown = " ".join(run("warmpool", "enable", "--help").stdout.split())
+    assert "(default: 50)" in shown
+    assert "What is not given is as it was. The defaults are those of a new pool." in shown
+
+
 def test_each_example_of_limits_set_has_a_line_of_its_own(run: Run) -> None:
     lines = [line.strip() for line in run("limits", "set", "--help").stdout.splitlines()]
     assert "gpuproxy limits set 24h 50" in lines

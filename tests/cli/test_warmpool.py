@@ -200,11 +200,6 @@ def test_a_degraded_pool_says_why_and_what_to_do(run: Run, world: Pools) -> None
     assert "hint       Wait." in shown
 
 
-def test_a_pool_that_does_not_exist_is_one_line() -> None:
-    unknown = pb.WarmPoolStatus(machine_id=7, state="disabled", standby_state="none")
-    assert describe(unknown, NOW) == "machine 7 disabled"
-
-
 def test_a_disabled_pool_says_nothing_about_a_standby_or_data_that_it_does_not_have() -> None:
     gone = pool(state="disabled", standby_state="none", standby_contract_id="")
     gone.ClearField("primary_contract_id")
@@ -284,6 +279,7 @@ def test_what_destroys_data_asks_first_and_no_means_nothing(
     run: Run, world: Pools, words: tuple[str, ...], name: str
 ) -> None:
     refused = run("warmpool", *words, answer="n\n")
+    assert "failed primary" not in refused.stderr
     assert refused.exit_code == 1
     assert "Nothing was changed." in refused.stderr
     assert world.asked == {}
