@@ -2,10 +2,13 @@
 
 Only machines whose label has a valid signature of this deployment are touched. There are three kinds:
 
-- reappeared: its lease has ended. The lease returns to `releasing`.
+- reappeared: its lease has ended. The lease returns to `releasing`. If the machine was lost, its owner may still use
+  it, so the brake of orphans applies.
 - surplus: a second machine under one label. It is released.
 - orphan: no lease has its label, for example because the database was lost. It is released after at least two
-  sightings and `ORPHAN_AGE`. A brake releases only a few orphans in a pass, and none in the first pass of a process.
+  sightings and `ORPHAN_AGE`.
+
+A brake releases only a few of them in a pass, and none in the first pass of a process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from gpuproxy.model.leases import TERMINAL, InstanceId, Lease
+from gpuproxy.model.leases import TERMINAL, InstanceId, Lease, LeaseState
 from gpuproxy.ports import ListedInstance
 
 ORPHAN_AGE = timedelta(minutes=10)
 """How long after its first sighting an orphan is released: time to react for who restored an old copy."""
 _BETWEEN = timedelta(seconds=30)
-"""The least time between two releases of orphans: passes can follow each other quickly."""
+"""The least time between two releases under the brake: passes can follow each other quickly."""
 _AT_LEAST = 2
 _SHARE = 10
 
@@ -43,7 +46,7 @@ class Sightings:
     passes: int = 0
     orphans: Mapping[InstanceId, datetime] | None = None
     swept_at: datetime | None = None
-    """When orphans were last released."""
+    """When machines were last released under the brake."""
 
 
 def strays(
@@ -55,6 +58,7 @@ def strays(
 ) -> tuple[list[Stray], Sightings]:
     """The strays to release in this pass, and the sightings for the next. `by_label`: leases of all listed labels."""
     found: list[Stray] = []
+    lost: list[Stray] = []
     unowned: list[ListedInstance] = []
     for instance in instances:
         if not is_ours(instance.label):
@@ -63,13 +67,14 @@ def strays(
         if lease is None:
             unowned.append(instance)
         elif (kind := _kind(lease, instance)) is not None:
-            found.append(Stray(instance, kind, lease))
+            was_lost = kind == "reappeared" and lease.state is LeaseState.LOST
+            (lost if was_lost else found).append(Stray(instance, kind, lease))
     seen = sightings.orphans or {}
     first = {instance.id: seen.get(instance.id, now) for instance in unowned}
     swept_at = sightings.swept_at
     if sightings.passes > 0 and (swept_at is None or now - swept_at >= _BETWEEN):
-        ripe = [i for i in unowned if now - first[i.id] >= ORPHAN_AGE]
-        found += [Stray(i, "orphan", None) for i in ripe[: max(_AT_LEAST, len(instances) // _SHARE)]]
+        ripe = lost + [Stray(i, "orphan", None) for i in unowned if now - first[i.id] >= ORPHAN_AGE]
+        found += ripe[: max(_AT_LEAST, len(instances) // _SHARE)]
         swept_at = now if ripe else swept_at
     return found, Sightings(sightings.passes + 1, first, swept_at)
 

@@ -172,7 +172,7 @@ def _missing(lease: Lease, listing: Listing, scene: Scene) -> Iterator[Step]:
     if lease.pending.missing_since is None:
         yield Note(lease, Missing(scene.now))
     elif scene.now - lease.pending.missing_since >= timedelta(seconds=scene.limits.gone_after):
-        yield Confirm(lease, alone=_proves_little(listing, scene))
+        yield Confirm(lease, alone=True)  # its owner wants it, so one read is no verdict
 
 
 def _proves_little(listing: Listing, scene: Scene) -> bool:

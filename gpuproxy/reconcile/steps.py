@@ -63,7 +63,7 @@ class Confirm:
 
     lease: Lease
     alone: bool = False
-    """The listing can't be relied on, so two reads are needed, some time apart."""
+    """Two reads are needed, some time apart: the machine is wanted, or the listing can't be relied on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,9 +252,65 @@ def test_a_surplus_machine_or_orphan_that_reappears_is_released_again(kind: str)
     in_world(story)
 
 
+async def _two_active(world: World) -> str:
+    """The reservation of two machines that are ready and no longer change."""
+    made = await world.reserve(2, request_id="a")
+    await world.sleep(400)
+    assert {lease.state for lease in (await world.view(made.reservation.id)).leases} == {LeaseState.ACTIVE}
+    return str(made.reservation.id)
+
+
+def test_one_read_and_listings_without_a_machine_do_not_give_it_up():
+    async def story(world: World) -> None:
+        reservation = await _two_active(world)
+        one, reads = next(iter(world.alive())), world.calls("get")
+        with _hidden(world, one):
+            while world.calls("get") == reads:
+                await world.sleep(1)
+            await world.sleep(2)
+        await world.sleep(300)
+        assert {lease.state for lease in (await world.view(reservation)).leases} == {LeaseState.ACTIVE}
+        assert len(world.alive()) == 2
+
+    in_world(story)
+
+
+def test_two_reads_and_listings_without_a_machine_give_it_up():
+    async def story(world: World) -> None:
+        reservation = await _two_active(world)
+        one, reads = next(iter(world.alive())), world.calls("get")
+        with _hidden(world, one):
+            while {lease.state for lease in (await world.view(reservation)).leases} == {LeaseState.ACTIVE}:
+                await world.sleep(1)
+        assert world.calls("get") == reads + 2
+        assert {lease.state for lease in (await world.view(reservation)).leases} == {LeaseState.ACTIVE, LeaseState.LOST}
+
+    in_world(story)
+
+
+def test_the_brake_lets_a_pass_release_only_a_few_machines_that_were_lost_and_are_back():
+    async def story(world: World) -> None:
+        made = await world.reserve(8, request_id="a")
+        await world.sleep(400)
+        with _hidden(world, *world.alive()):
+            await world.sleep(300)
+        assert {lease.state for lease in (await world.view(made.reservation.id)).leases} == {LeaseState.LOST}
+        left = [len(world.alive())]
+        for _ in range(12):
+            await world.sleep(15)
+            left.append(len(world.alive()))
+        assert left[0] == 8
+        assert max(before - after for before, after in pairwise(left)) <= 2
+        await world.sleep(300)
+        assert not world.alive()
+        await world.books_agree()
+
+    in_world(story)
+
+
 @contextmanager
-def _hidden(world: World, contract: str) -> Iterator[None]:
-    """Make the market answer that there is no such machine."""
+def _hidden(world: World, *contracts: str) -> Iterator[None]:
+    """Make the market answer that there are no such machines."""
     send = world.http.send
 
     async def hiding(request: HttpRequest) -> HttpResponse:
@@ -263,9 +319,9 @@ def _hidden(world: World, contract: str) -> Iterator[None]:
             return response
         said = json.loads(response.body)
         if isinstance(said["instances"], list):
-            said["instances"] = [row for row in said["instances"] if str(row["id"]) != contract]
+            said["instances"] = [row for row in said["instances"] if str(row["id"]) not in contracts]
             said["total_instances"] = len(said["instances"])
-        elif f"/{contract}/" in request.url:
+        elif any(f"/{contract}/" in request.url for contract in contracts):
             said["instances"] = None
         return HttpResponse(status=200, headers=response.headers, body=json.dumps(said).encode())
 

@@ -163,13 +163,13 @@ def test_a_listing_right_after_a_read_doubts_nothing():
     assert BookingDoubted() not in [step.fact for step in found if isinstance(step, Note)]
 
 
-def test_where_listings_may_lack_machines_two_reads_are_needed_to_miss_one():
-    missing = booked(missing_since=NOON)
-    [confirm] = [step for step in steps(missing, 60) if isinstance(step, Confirm)]
-    assert confirm.alone
-    sure = replace(PREPAID, listing_may_miss=False)
-    [confirm] = [step for step in steps(missing, 60, capabilities=sure) if isinstance(step, Confirm)]
-    assert not confirm.alone
+@pytest.mark.parametrize("may_miss", [False, True])
+def test_two_reads_are_needed_to_miss_a_machine_and_to_end_a_release_where_listings_may_lack_machines(may_miss: bool):
+    able = replace(PREPAID, listing_may_miss=may_miss)
+    releasing = booked(state=LeaseState.RELEASING, destroy_tries=1, destroy_at=NOON + timedelta(days=1))
+    for lease, alone in ((booked(missing_since=NOON), True), (releasing, may_miss)):
+        [confirm] = [step for step in steps(lease, 60, capabilities=able) if isinstance(step, Confirm)]
+        assert confirm.alone is alone
 
 
 def test_listings_that_may_lack_machines_never_prove_that_a_destroyed_one_is_gone():
