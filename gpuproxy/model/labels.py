@@ -4,7 +4,8 @@ It names the deployment and the attempt. Its keyed signature proves that this de
 valid signature are never changed. It has at most 29 characters of `[a-z0-9-]`, which every known marketplace accepts.
 
 A machine that can end itself has `<label>.e<end>.<d|s>.<mac8>`: the end in seconds since 1970 to base 36, and whether
-it destroys or stops. The second signature covers all of it, and only the server checks it. Both forms are ours.
+it destroys or stops. The second signature covers all of it, and only the server checks it. Both forms are ours. If a
+marketplace cuts the end off in the middle, the label is still ours by its own signature, and its end is unknown.
 """
 
 import base64
@@ -20,6 +21,7 @@ Verb = Literal["d", "s"]
 """What the machine does after its end: destroy or stop itself."""
 _LABEL = re.compile(r"gpx-([a-z2-7]{6})-([a-z2-7]{8})-([0-9a-z]{2})-([a-z2-7]{6})")
 _END = re.compile(r"\.e([0-9a-z]{1,7})\.([ds])\.([a-z2-7]{8})")
+_CUT_END = re.compile(r"\.(e[0-9a-z]{0,7}(\.([ds](\.[a-z2-7]{0,7})?)?)?)?")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_ATTEMPTS = len(_DIGITS) ** 2 - 1
@@ -53,15 +55,18 @@ class Signer:
         return f"{stem}.{self._mac(stem, 8)}"
 
     def without_end(self, label: str | None) -> str | None:
-        """The label as `label` made it, from either form; None if a signature is not this deployment's."""
+        """The label as `label` made it, from either form; None if a signature is not this deployment's.
+
+        An end that is cut is left out, although its signature can't be checked.
+        """
         match = _LABEL.match(label or "")
         if label is None or match is None or match.group(1) != self.deployment:
             return None
         stem, _, mac = match.group(0).rpartition("-")
         if not hmac.compare_digest(mac, self._mac(stem)):
             return None
-        if label == match.group(0):
-            return label
+        if label == match.group(0) or _CUT_END.fullmatch(label, match.end()):
+            return match.group(0)
         end = _END.fullmatch(label, match.end())
         if end is None or not hmac.compare_digest(end.group(3), self._mac(label[:-9], 8)):
             return None

@@ -31,6 +31,8 @@ VOLUME_LISTINGS_APART = timedelta(minutes=5)
 """A volume has no read of its own, so that only time can show whether listings just lack it."""
 LATE_BOOKING = timedelta(hours=1)
 """How long after its call a create is assumed to be executed at the latest, where the marketplace gives no bound."""
+_TELLING, _STEM = len("gpx-aaaaaa-"), len("gpx-aaaaaa-aaaaaaaa-01")
+"""The lengths of the beginnings of a label that name the deployment, and the attempt."""
 _SKEW = timedelta(minutes=5)
 """How far the marketplace's clock may be behind ours."""
 
@@ -46,7 +48,8 @@ def absence(lease: Lease, scene: Scene) -> Iterator[Step]:
         return
     suspect = _suspect(lease, scene.listing, {each.instance_id for each in scene.leases})
     if suspect is not None:
-        text = f"instance {suspect.id} has no label and may be this one: if it is not yours, destroy it at the provider"
+        what = f"instance {suspect.id} has no valid label and may be this one"
+        text = f"{what}: if it is not yours, destroy it at the provider"
         if lease.observed.status_message != text or lease.pending.absent_checks:
             yield Note(lease, Suspected(text))
         return
@@ -126,15 +129,21 @@ def has_canary(scene: Scene) -> bool:
 
 
 def _suspect(lease: Lease, listing: Listing, known: Collection[InstanceId | None]) -> ListedInstance | None:
-    """An instance without a label, on the lease's machine and created after its call. It prevents a proof.
+    """An instance without a readable label, on the lease's machine and created after its call. It prevents a proof.
 
+    A label that begins as the lease's does, with at least the deployment, is not readable: it was cut or altered.
     `known`: the contract ids of leases. The creation time is by the marketplace's clock, which may differ from ours.
     """
     machine = lease.offered.host.rpartition("/")[2]
     for instance in listing.instances:
-        if instance.label or instance.machine_id != machine or instance.id in known:
+        if instance.machine_id != machine or instance.id in known or not _may_be(lease.label, instance.label):
             continue
         began = lease.creation.call_started_at
         if instance.created_at is None or began is None or instance.created_at >= began - _SKEW:
             return instance
     return None
+
+
+def _may_be(label: str, shown: str | None) -> bool:
+    """Whether a machine that was created with `label` may be shown with the other one, which is not it."""
+    return not shown or (len(shown) >= _TELLING and shown[:_STEM] == label[: min(len(shown), _STEM)])

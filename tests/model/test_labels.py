@@ -69,7 +69,16 @@ def test_the_second_signature_covers_the_whole_label() -> None:
     for at in range(len(label)):
         for new in "ax.":
             assert label[at] == new or not OURS.is_ours(label[:at] + new + label[at + 1 :])
-    for text in (f"{label}x", f"{label}.d", label[:-1], label.upper(), f"{label}\n"):
+    for text in (f"{label}x", f"{label}.d", label.upper(), f"{label}\n", f"{label[:-1]}\n"):
+        assert OURS.without_end(text) is None
+
+
+def test_a_label_whose_end_is_cut_is_ours_as_long_as_its_own_signature_is_complete() -> None:
+    plain = OURS.label("slotslot", 1)
+    label = OURS.with_end(plain, datetime(2026, 6, 12, 12, tzinfo=UTC), "d")
+    for size in range(len(label)):
+        assert OURS.without_end(label[:size]) == (plain if size >= len(plain) else None)
+    for text in (f"{plain}x", f"{plain}-copy", f"{plain}. ", f"{plain}.x", f"{plain}.e.x"):
         assert OURS.without_end(text) is None
 
 

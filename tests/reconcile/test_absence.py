@@ -160,6 +160,20 @@ def test_our_own_machine_that_lost_its_label_does_not_prevent_a_proof():
     in_world(story, machines=1, seed=6)
 
 
+@pytest.mark.parametrize(("size", "suspected"), [(19, True), (25, True), (10, False)])
+def test_a_label_that_begins_as_that_of_the_lease_makes_absence_unprovable(size: int, suspected: bool):
+    async def story(world: World) -> None:
+        await world.reserve(1, max_price=20, verified_only=False)
+        world.arm("create", "reset_before")
+        made = await world.reserve(1, request_id="a", max_price=20, verified_only=False)
+        rent_by_hand(world, made.leases[0].label[:size])
+        await world.sleep(900)
+        state = await state_of(world, made.reservation.id)
+        assert state is (LeaseState.UNKNOWN if suspected else LeaseState.FAILED)
+
+    in_world(story, machines=1, seed=6)
+
+
 @pytest.mark.parametrize("late", [330, 500, 900])
 def test_a_create_executed_after_the_proof_is_destroyed_within_five_minutes(late: int):
     async def story(world: World) -> None:
