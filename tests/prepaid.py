@@ -79,6 +79,8 @@ class Market(StandIn):
         self.hidden = False
         """Listings lack all machines."""
         self.lists_prices = False
+        self.read_factor = 1.0
+        """By so much a single read shows another price than was paid."""
         self.reads_fail = False
         """Single reads get no answer."""
         self.listing_lag = timedelta(0)
@@ -215,7 +217,7 @@ class PrepaidMoon(moon.Moon):
         minutes = (until - now.timestamp()) // 60
         booking = Booking(until=now + timedelta(minutes=minutes), paid=None if listed else Micro(row["paid"]))
         shown = moon._instance(row)
-        rate = row["paid"] / ((row["until"] - row["from"]) / 3600)
+        rate = self._market.read_factor * row["paid"] / ((row["until"] - row["from"]) / 3600)
         shown = replace(
             shown, price=Micro(int(rate)) if not listed else shown.price if self._market.lists_prices else None
         )

@@ -110,8 +110,6 @@ class Seen:
     """When the read began."""
     until: datetime
     paid: Micro | None
-    price: Micro | None = None
-    """The price per hour, if the marketplace tells it."""
 
     def agrees(self, other: "Seen") -> bool:
         """True if both reads show the same."""
@@ -156,7 +154,7 @@ def agrees(booked: Prepaid, seen: Seen) -> bool:
 
 
 def new_price(price: Micro, seen: Micro | None) -> Micro:
-    """The price per hour after a read. Rates that follow from payments and minutes are rounded."""
+    """The price per hour after a read. Rates that follow from payments are rounded."""
     return seen if seen is not None and abs(seen - price) * _ROUNDED > price else price
 
 

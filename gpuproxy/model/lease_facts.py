@@ -199,7 +199,7 @@ class BookingRead:
     until: datetime
     paid: Micro
     price: Micro | None = None
-    """The price per hour, if the read tells it."""
+    """The price per hour of the last booking, if two reads tell what was paid for it."""
 
     def change(self, lease: Lease) -> Lease:
         """The lease with the fact. A machine that was booked longer by somebody else has more hours."""

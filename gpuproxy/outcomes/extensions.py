@@ -128,13 +128,15 @@ def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Verdict:
     booking = stored.open_of(tx, lease_id)
     if booking is not None and booking.kind == "extend":
         return _resolved(tx, lease, booking, first, seen)
-    if bookings.agrees(lease.prepaid, seen):
-        until = lease.prepaid.booked_until or seen.until
-        leases.note(tx, lease, BookingRead(seen.at, until, lease.prepaid.paid, seen.price))
-        return "decided"
-    if lease.state is not LeaseState.RELEASING and not _agreed(first, seen):
+    paid, until = lease.prepaid.paid, lease.prepaid.booked_until or seen.until
+    same, price = bookings.agrees(lease.prepaid, seen), _price(tx, lease, paid, until)
+    known = same and bookings.new_price(lease.observed.price, price) == lease.observed.price
+    if not known and lease.state is not LeaseState.RELEASING and not _agreed(first, seen):
         return "again"  # a machine that is being destroyed is not there for a second read
-    _correct(tx, lease, seen)
+    if same:
+        _noted(tx, lease, BookingRead(seen.at, until, paid, price))
+    else:
+        _correct(tx, lease, seen)
     return "decided"
 
 
@@ -174,9 +176,36 @@ def _correct(tx: Tx, lease: Lease, seen: Seen) -> None:
         settlements.save(tx, lease.id, charged=charged, metered=recorded)
     until = lease.prepaid.booked_until
     until = until if until is not None and _same(until, seen.until) else seen.until
-    corrected = leases.note(tx, lease, BookingRead(seen.at, until, paid, seen.price))
+    corrected = _noted(tx, lease, BookingRead(seen.at, until, paid, _price(tx, lease, paid, until)))
     if corrected.state in RENTED and _costs_too_much(tx, corrected):
         leases.advance(tx, corrected, Release(Reason.PRICE_MOVED, tx.now()))
+
+
+def _noted(tx: Tx, lease: Lease, read: BookingRead) -> Lease:
+    """The lease with a read, and with what follows from its price. It may be released."""
+    spending.followed_price(tx, lease, leases.note(tx, lease, read))
+    return leases.get(tx, lease.id)
+
+
+def _price(tx: Tx, lease: Lease, paid: Micro, until: datetime) -> Micro | None:
+    """The price per hour of the last booking: what was paid for the time that it added; None if nothing tells it."""
+    booked = lease.prepaid
+    more = 0 if booked.booked_until is None else _hours(until - booked.booked_until)
+    if more > 0:
+        return _rate(paid - booked.paid, more)
+    extended = [each for each in stored.of_lease(tx, lease.id) if each.kind == "extend"]
+    last = next((each for each in reversed(extended) if each.state is BookingState.CONFIRMED), None)
+    if last is None or last.until_before is None:
+        return _rate(paid, booked.booked_hours + more)
+    return _rate(paid - last.paid_before, _hours(until - last.until_before))
+
+
+def _hours(time: timedelta) -> int:
+    return round(time / bookings.HOUR)
+
+
+def _rate(paid: int, hours: int) -> Micro | None:
+    return Micro(paid // hours) if paid > 0 and hours > 0 else None
 
 
 def _costs_too_much(tx: Tx, lease: Lease) -> bool:

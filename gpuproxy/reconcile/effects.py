@@ -210,7 +210,9 @@ class Effects:
             return  # a later pass asks again
         if found is not None:
             self._asked.pop(lease.id, None)
-            self.read.append(plain(found, self._signer))
+            # What was paid for a booking is judged by two reads that agree.
+            price = None if lease.is_prepaid else found.price
+            self.read.append(replace(plain(found, self._signer), price=price))
             if await self._write(lambda tx: _still_there(tx, lease.id), claim):
                 self._changed()
             return

@@ -104,7 +104,7 @@ class Extending:
         except ProviderError:
             return
         if found is not None and found.booking is not None:
-            seen = Seen(began, found.booking.until, found.booking.paid, found.price)
+            seen = Seen(began, found.booking.until, found.booking.paid)
         elif is_last and reads.first is not None:
             seen = reads.first
         else:

@@ -291,7 +291,7 @@ def test_a_machine_whose_extension_cost_more_than_the_limit_is_not_extended_agai
         world.market_.fee = 200_000
         await world.sleep(_DUE + 1200)
         assert len(world.market_.extended) == 1
-        assert (await world.lease()).observed.price == 600_000
+        assert (await world.lease()).observed.price == 700_000
         await world.sleep(2500)
         assert len(world.market_.extended) == 1
         assert "price" in (await world.lease()).prepaid.extend_refusal

@@ -2,7 +2,9 @@
 
 import pytest
 
+from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.limits import BudgetExceeded
+from gpuproxy.model.reasons import Reason
 from gpuproxy.store import limits
 from tests.prepaid import PrepaidWorld, in_prepaid_world
 from tests.store.spending.test_admission import DOLLAR, limit, put, tried, usage
@@ -75,3 +77,23 @@ def test_a_start_with_more_hours_to_a_booking_holds_more_for_older_machines() ->
         assert await lead_of(world) == limits.booked_ahead(6), "a short window counts all hours of the next one, too"
 
     in_prepaid_world(story, hours=1)
+
+
+@pytest.mark.parametrize("allowed", [2.0, 1.1])
+def test_a_price_that_reads_of_the_booking_show_to_have_risen_is_held_or_ends_the_machine(allowed: float) -> None:
+    async def story(world: PrepaidWorld) -> None:
+        world.market_.fee = 250_000
+        made = await world.rent(lease=2 * 3600)
+        await put(world, limit(allowed, "24h"))
+        await world.sleep(300)
+        lease = await world.lease()
+        hold = await world.db.read(lambda tx: limits.hold_of(tx, lease.id))
+        assert await price_of_hour(world) == 750_000
+        if allowed < 2:
+            assert (lease.state, lease.reason) == (LeaseState.RELEASED, Reason.BUDGET_EXCEEDED)
+        else:
+            assert made.kept
+            assert hold is not None
+            assert (lease.state, hold.rate) == (LeaseState.ACTIVE, 750_000)
+
+    in_prepaid_world(story)
