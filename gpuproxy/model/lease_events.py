@@ -276,7 +276,7 @@ class Gone:
 
     checked_at: datetime | None = None
     used: timedelta | None = None
-    """How long it ran, as the marketplace charges it. Only if no destroy was accepted; None: nobody knows."""
+    """How long it ran, as the marketplace charges it; None: nobody knows. It may have run on after a destroy."""
     kind: ClassVar = LeaseEvent.GONE
 
     def change(self, lease: Lease) -> Lease:
@@ -284,6 +284,7 @@ class Gone:
         if self.used is not None and lease.prepaid.booked_until is not None:
             booked = timedelta(hours=lease.prepaid.booked_hours)
             ended_at = lease.prepaid.booked_until - booked + min(self.used, booked)
+            ended_at = max(ended_at, lease.pending.destroy_accepted_at or ended_at)
             lease = replace(lease, pending=replace(lease.pending, destroy_taken_at=ended_at))
         if self.checked_at is None:
             return lease

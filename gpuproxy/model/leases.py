@@ -274,6 +274,11 @@ class Pending:
     keeps_gpus: bool = False
     """While it is stopped, this server rents its GPUs for nobody else: it is to be started again."""
 
+    @property
+    def destroy_accepted_at(self) -> datetime | None:
+        """When a destroy was first accepted. "No such instance" does not tell when it was destroyed."""
+        return None if self.destroy_taken_at == self.gone_said_at else self.destroy_taken_at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepaid:

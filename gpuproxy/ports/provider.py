@@ -169,7 +169,7 @@ class Provider(Protocol):
     async def used(self, instance_id: InstanceId) -> timedelta | None:
         """For how long an instance that is gone ran, as the provider charges it; None: it does not tell.
 
-        Asked only where `refund_after` says that the rest is given back, and only if no destroy was accepted.
+        Asked only where `refund_after` says that the rest is given back, and unless the first destroy was accepted.
         """
 
     async def logs(self, instance_id: InstanceId, lines: int) -> Sequence[str]:

@@ -225,8 +225,9 @@ class Effects:
             self._asked.pop(lease.id, None)
 
     async def _used(self, lease: Lease, instance_id: InstanceId) -> timedelta | None:
-        """How long a destroyed machine ran, if the refund depends on it and no destroy was answered."""
-        if lease.state is not LeaseState.RELEASING or lease.prepaid.refund_after is None or _was_taken(lease):
+        """How long a destroyed machine ran, if the refund depends on it, and no destroy or not the first one ended it."""
+        at_once = lease.pending.destroy_accepted_at is not None and lease.pending.destroy_tries == 1
+        if lease.state is not LeaseState.RELEASING or lease.prepaid.refund_after is None or at_once:
             return None
         try:
             return await self._provider.used(instance_id)
@@ -349,15 +350,10 @@ def _not_there(tx: Tx, lease_id: LeaseId, was: LeaseState, used: timedelta | Non
     """Neither a listing nor a read shows the machine: record how it ended, unless the lease has changed since."""
     lease = leases.get(tx, lease_id)
     if lease.state is was is LeaseState.RELEASING:
-        leases.advance(tx, lease, Gone(used=None if _was_taken(lease) else used))
+        leases.advance(tx, lease, Gone(used=used))
     elif lease.state is was:
         leases.advance(tx, lease, Ended() if ended_by_itself(lease, tx.now()) else Vanished())
     return True
-
-
-def _was_taken(lease: Lease) -> bool:
-    """Whether a destroy was accepted. That there is no such machine does not tell when it was destroyed."""
-    return lease.pending.destroy_taken_at not in (None, lease.pending.gone_said_at)
 
 
 def _still_there(tx: Tx, lease_id: LeaseId) -> bool:

@@ -160,6 +160,22 @@ def test_a_refund_is_not_overestimated_if_the_marketplace_does_not_tell_the_end(
     in_ionet_world(story, hours=3)
 
 
+def test_a_refund_counts_from_the_end_of_a_machine_that_ran_on_after_an_accepted_destroy():
+    async def story(world: IoNetWorld) -> None:
+        made = await world.rent()
+        await world.sleep(1.5 * 3600)
+        world.arm_ionet("destroy", "destroy_ignored", times=20)
+        await world.engine.reservations.release(P1, made.reservation.id)
+        await world.sleep(3600)
+        assert (await world.lease()).state is LeaseState.RELEASED
+        [row] = world.market["instances"]
+        assert row["refunded_micro_usd"] < 1.1 * 3600 * row["price_per_hour"] * 1_000_000 / 3600
+        assert abs(await world.cost() - world.market["bill_micro_usd"]) <= row["price_per_hour"] * 3_000_000 / 60
+        await world.sums_are_right()
+
+    in_ionet_world(story, hours=3)
+
+
 def test_what_a_machine_cost_is_read_before_it_is_destroyed_if_its_create_had_no_answer():
     async def story(world: IoNetWorld) -> None:
         world.arm_ionet("create", "price_moved", factor=3)
