@@ -146,7 +146,10 @@ def _answered(pool: Pool, late: LateStart) -> Pool:
 def start_withdrawn(
     tx: Tx, scene: Scene, act: Start, late: LateStart, why: str, *, require: Callable[[Tx], None]
 ) -> None:
-    """The machine must stay stopped. The proof that it is follows before anything else is started."""
+    """The machine must stay stopped. The proof that it is follows before anything else is started.
+
+    Done twice, after a commit without an answer, it counts once.
+    """
     require(tx)
     lease, pool = leases.get(tx, act.lease.id), pools.get(tx, scene.pool.id)
     if lease.state in RENTED:
@@ -158,12 +161,13 @@ def start_withdrawn(
     if act.role == "successor":
         incident = pools.open_incident(tx, pool.id)
         if incident is not None:
-            again = replace(incident, successor=None, start_sent_at=None, rung=incident.rung + 1, reason=why)
+            rung = 1 + (scene.incident or incident).rung
+            again = replace(incident, successor=None, start_sent_at=None, rung=rung, reason=why)
             pools.save_incident(tx, again)
         pools.save(tx, pool, replace(pool, error=why, tries=0, next_try_at=None, step_began_at=tx.now()))
         return
     later = tx.now() + timedelta(seconds=scene.limits.retry_seconds)
-    pools.save(tx, pool, replace(pool, error=why, tries=pool.tries + 1, next_try_at=later))
+    pools.save(tx, pool, replace(pool, error=why, tries=scene.pool.tries + 1, next_try_at=later))
 
 
 def may_run(tx: Tx, scene: Scene, act: Start, late: LateStart, require: Callable[[Tx], None]) -> None:

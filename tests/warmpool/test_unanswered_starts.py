@@ -1,5 +1,6 @@
 """What becomes of a pool's machine that was started without an answer."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -7,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from gpuproxy.model.errors import Refusal
 from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pool_calls import EnableDemand
 from gpuproxy.model.pools import PoolState, PoolView
 from gpuproxy.outcomes import pool_owned
-from gpuproxy.store import leases
+from gpuproxy.store import leases, pools
 from tests.warmpool.test_found import disabled_with_a_stopped_primary, instance
-from tests.warmpool.test_life import caller, status
+from tests.warmpool.test_life import caller, provisioned, status
 from tests.world import World, in_world
 
 _DUE = 180.0
@@ -121,5 +123,38 @@ def test_only_the_stop_of_that_start_of_a_machine_that_is_wanted_and_not_too_exp
         ]
         lifted = await world.db.read(lambda tx: [pool_owned.was_started(tx, each) for each in (lease, *others)])
         assert lifted == [True, False, False, False, False]
+
+    told(story)
+
+
+def test_a_start_whose_failure_is_recorded_twice_counts_once():
+    """The answer to the commit is lost, so the unit is done again."""
+
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await provisioned(world)
+        await world.sleep(10)
+        assert before.primary is not None
+        world.arm("start", "start_refused", seconds=600, times=1)
+        since: list[float] = []
+
+        def lost() -> bool:
+            if world.calls("start") == 1 and not since:
+                since.append(world.clock.monotonic())
+            return bool(since) and world.clock.monotonic() - since[0] < 1.5
+
+        world.life.loses_answers = lost
+        call = asyncio.ensure_future(world.engine.pools.test(caller(world), 123, allow_destroy=False))
+        while not since or world.clock.monotonic() - since[0] < 4:
+            await world.sleep(0.5)
+        incident = await world.db.read(lambda tx: pools.open_incident(tx, before.pool.id))
+        assert incident is not None
+        assert incident.rung == 1
+        with pytest.raises(Refusal):
+            await call
+        after = await status(world)
+        assert after.primary is not None
+        assert after.primary.id == before.primary.id
+        assert instance(world, after.primary).works_since is not None
 
     told(story)
