@@ -10,6 +10,7 @@ stops before another one may take over.
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import structlog
@@ -23,6 +24,8 @@ from gpuproxy.store.claims import Claim
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+_began: ContextVar[Claim | None] = ContextVar("began", default=None)
+"""The claim under which the present step began (see `alone`)."""
 _RESERVATION = "reservation:"
 CLAIM_SECONDS = 12.0
 """How long a claim lasts. A process that is not heard of for so long is replaced, at the latest a third of it later."""
@@ -76,8 +79,9 @@ class HeldClaim:
         return taken is not None
 
     def require(self, tx: Tx) -> None:
-        """Raise ClaimLost unless this process has the claim."""
-        if (claim := self.claim) is None:
+        """Raise ClaimLost unless this process has the claim, and has had it since the present step began."""
+        began = _began.get()
+        if (claim := self.claim) is None or (began and began.name == self.name and began.fence != claim.fence):
             raise ClaimLost(f"{self._owner} does not have {self.name}")
         claims.require(tx, claim)
 
@@ -208,14 +212,22 @@ def claimed(db: Database, claim: HeldClaim) -> Database:
 
 
 def alone(claim: HeldClaim, step: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
-    """The step, which does nothing unless this process has the claim."""
+    """The step, which does nothing unless this process has the claim.
+
+    What it has read belongs to this claim. If the claim is lost and regained meanwhile, the step writes nothing more.
+    """
 
     async def stepped() -> None:
-        if claim.is_held():
-            try:
-                await step()
-            except ClaimLost:
+        if (began := claim.claim) is None:
+            return
+        token = _began.set(began)
+        try:
+            await step()
+        except ClaimLost:
+            if claim.known is None or claim.known.fence == began.fence:
                 claim.lose()
+        finally:
+            _began.reset(token)
 
     return stepped
 

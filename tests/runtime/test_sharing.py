@@ -10,7 +10,7 @@ import pytest
 
 from gpuproxy.model.errors import ClaimLost, Unavailable
 from gpuproxy.ports import Database, Tx
-from gpuproxy.runtime.claims import CLAIM_SECONDS, ClaimedDatabase, Claims
+from gpuproxy.runtime.claims import CLAIM_SECONDS, ClaimedDatabase, Claims, alone
 from gpuproxy.runtime.sharing import Sharing, Work, assigned
 from gpuproxy.store import claims, meta
 from tests import databases
@@ -246,6 +246,32 @@ def test_a_commit_whose_answer_was_lost_leaves_one_owner() -> None:
         first.life.loses_answers = lambda: False
         await first.sharing.step()
         assert first.held() == {"ledger"}
+
+    run_virtual(story)
+
+
+@pytest.mark.parametrize("regained", [False, True])
+def test_a_step_that_began_under_an_earlier_claim_writes_nothing(regained: bool) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db = _database(clock)
+        process = _Process(db, clock, "a", ["ledger"])
+        await process.sharing.step()
+        claim = process.claims["ledger"]
+        mine = ClaimedDatabase(process.db, claim)
+
+        async def step() -> None:
+            if regained:  # another process has had the claim during the call to the marketplace
+                await db.write(lambda tx: tx.execute("UPDATE claims SET fence = fence + 1 WHERE name = 'work:ledger'"))
+                await process.sharing.step()
+                await process.sharing.step()
+            assert claim.is_held()
+            await mine.write(lambda tx: meta.write(tx, "a", "written"))
+
+        await alone(claim, step)()
+        assert await db.read(lambda tx: meta.read(tx, "a")) == (None if regained else "written")
+        assert claim.is_held(), "the claim is this process's"
+        await alone(claim, lambda: mine.write(lambda tx: meta.write(tx, "a", "next")))()
+        assert await db.read(lambda tx: meta.read(tx, "a")) == "next"
 
     run_virtual(story)
 
