@@ -194,12 +194,15 @@ def _reason(refusal: Refused) -> Reason:
     return refusal.reason
 
 
-def reply_lost(tx: Tx, lease_id: LeaseId, text: str) -> Lease:
-    """Record that the create has an unknown outcome: the instance may exist. `text` becomes the status message."""
+def reply_lost(tx: Tx, lease_id: LeaseId, text: str, ended_at: datetime | None = None) -> Lease:
+    """Record that the create has an unknown outcome: the instance may exist. `text` becomes the status message.
+
+    `ended_at`: when the call ends at the latest; None: it has ended.
+    """
     lease = leases.get(tx, lease_id)
     if lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return lease
-    return leases.advance(tx, lease, ReplyLost(text, tx.now()))
+    return leases.advance(tx, lease, ReplyLost(text, ended_at or tx.now()))
 
 
 def not_attempted(tx: Tx, lease_id: LeaseId, reason: Reason = Reason.NOT_ATTEMPTED) -> None:

@@ -60,7 +60,7 @@ class Recovery:
             for provider in self._accounts:
                 for kind in KINDS:
                     for lease in leases.live(tx, provider.name, provider.account, kind):
-                        _interrupt(tx, lease)
+                        _interrupt(tx, lease, shared=not self._db.exclusive)
         return self._take_over(tx, self._unclaimed(tx))
 
     def _unclaimed(self, tx: Tx) -> tuple[ReservationId, ...]:
@@ -74,7 +74,7 @@ class Recovery:
         left = tuple(reservations.get(tx, each) for each in chosen if each in unclaimed)
         for reservation in left:
             for lease in leases.of_reservation(tx, reservation.id):
-                _interrupt(tx, lease)
+                _interrupt(tx, lease, shared=not self._db.exclusive)
             conclusion.conclude(tx, reservation.id, gone=True)
             claims.forget(tx, reservation_claim(reservation.id))
         return left
@@ -84,12 +84,16 @@ class Recovery:
             log.info("reservation_recovered", reservation=reservation.id, kept=reservation.keep)
 
 
-def _interrupt(tx: Tx, lease: Lease) -> None:
-    """Record that the process waiting for this create has ended."""
+def _interrupt(tx: Tx, lease: Lease, *, shared: bool) -> None:
+    """Record that nobody waits for this create any more.
+
+    Its process may only be cut off from a `shared` database. Then it is perhaps in the call, until its deadline.
+    """
     if lease.instance_id is not None or lease.state not in (LeaseState.REQUESTED, LeaseState.RELEASING):
         return
     deadline = lease.creation.call_deadline
     if lease.creation.call_started_at is None:
         record.not_attempted(tx, lease.id, reason=Reason.INTERRUPTED)
     elif deadline is None or deadline > tx.now() or lease.state is LeaseState.REQUESTED:
-        record.reply_lost(tx, lease.id, "the server stopped during the create")
+        ended_at = max(deadline, tx.now()) if shared and deadline is not None else tx.now()
+        record.reply_lost(tx, lease.id, "the server stopped during the create", ended_at)

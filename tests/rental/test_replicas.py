@@ -89,6 +89,26 @@ def test_the_call_of_a_server_that_dies_is_concluded_by_another_within_20_s() ->
     with_servers(2, story)
 
 
+def test_a_create_of_a_server_that_is_cut_off_from_the_database_lasts_until_its_deadline() -> None:
+    """It may still be in the call, so a listing before that proves nothing."""
+
+    async def story(world: World, servers: list[Server]) -> None:
+        world.arm("create", "hang_after", seconds=300)
+        call = asyncio.ensure_future(servers[0].reserve(1, request_id="a", seconds=600))
+        await world.sleep(5)
+        [before] = await world.leases()
+        servers[0].life.books_gone = True
+        while (now := (await world.leases())[0]).state is LeaseState.REQUESTED:
+            await world.sleep(0.5)
+        assert before.creation.call_deadline is not None
+        assert world.clock.now() < before.creation.call_deadline == now.creation.call_deadline
+        call.cancel()
+        with suppress(asyncio.CancelledError):
+            await call
+
+    with_servers(2, story)
+
+
 def test_a_server_that_ends_in_order_gives_its_work_up_at_once() -> None:
     async def story(world: World, servers: list[Server]) -> None:
         await servers[0].engine.drain(1.0)
