@@ -41,11 +41,26 @@ def after(page_token: str, request: str, kind: type[P]) -> P | None:
         raw = base64.urlsafe_b64decode(page_token.encode())
         of, last = msgspec.json.decode(raw, type=tuple[str, kind])  # type: ignore[valid-type]
     except (binascii.Error, UnicodeError, ValueError, msgspec.MsgspecError, RecursionError):
-        raise InvalidArgument([Violation("page_token", "is not a next_page_token of this server")]) from None
+        raise _invalid() from None
+    if not _storable(last):
+        raise _invalid()
     if of != request:
         text = "belongs to another request: repeat the other fields unchanged"
         raise InvalidArgument([Violation("page_token", text)])
     return last
+
+
+def _invalid() -> InvalidArgument:
+    return InvalidArgument([Violation("page_token", "is not a next_page_token of this server")])
+
+
+def _storable(place: object) -> bool:
+    """False if a number or a text in a place is one that no database can store: the token was changed."""
+    if isinstance(place, tuple):
+        return all(map(_storable, place))
+    if isinstance(place, int):
+        return -(2**63) <= place < 2**63
+    return not isinstance(place, str) or "\0" not in place
 
 
 def start(entries: Sequence[E], last: P | None, place: Callable[[E], P]) -> int:

@@ -9,6 +9,7 @@ import pytest
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.model.leases import TRANSITIONS, LeaseState
+from gpuproxy.reservations import pages
 from gpuproxy.reservations.requests import ReservationPage
 from tests.world import World, in_world
 
@@ -130,6 +131,20 @@ def test_a_token_with_an_invalid_place_is_an_error():
             await page(world, forged)
 
     in_world(story)
+
+
+@pytest.mark.parametrize("place", [[2**63, "res-1"], [-(2**63) - 1, "res-1"], [10**400, "res-1"], [1, "a\0b"]])
+def test_a_place_that_no_database_can_store_is_an_error(place: list[object]):
+    token = pages.token("list", tuple(place))
+    with pytest.raises(InvalidArgument, match="page_token: is not a next_page_token"):
+        pages.after(token, "list", tuple[int, str])
+
+
+def test_a_place_at_the_limits_of_the_database_is_read_in_any_depth():
+    place = (2**63 - 1, (-(2**63), "res-1"))
+    assert pages.after(pages.token("list", place), "list", tuple[int, tuple[int, str]]) == place
+    with pytest.raises(InvalidArgument, match="page_token"):
+        pages.after(pages.token("list", (1, (2**63, "res-1"))), "list", tuple[int, tuple[int, str]])
 
 
 def test_machines_with_an_unresolved_create_come_first_and_no_place_ever_decreases():
