@@ -25,11 +25,12 @@ _LONGEST_TOKEN = 18
 async def watch(db: Database, reservation_id: ReservationId, resume_token: str) -> AsyncGenerator[Change, None]:
     """A snapshot or, with a token, the changes after it; then every further change. Ends when the reservation is over.
 
-    Raises InvalidArgument for an invalid token.
+    A token that is newer than all events gives a snapshot: the database was restored from a backup. Raises
+    InvalidArgument for an invalid token.
     """
     seen = _sequence(resume_token)
     async with db.watch(f"reservation:{reservation_id}") as wakeups:
-        if not resume_token:
+        if not resume_token or seen > await db.read(lambda tx: events.newest(tx, reservation_id)):
             seen, now = await db.read(lambda tx: (events.newest(tx, reservation_id), view(tx, reservation_id)))
             yield str(seen), now
         while True:

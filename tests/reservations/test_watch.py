@@ -103,6 +103,28 @@ def test_nothing_is_missed_while_the_server_was_down() -> None:
     in_world(story)
 
 
+def test_a_token_that_is_newer_than_the_database_gives_a_snapshot_and_then_every_change() -> None:
+    async def story(world: World) -> None:
+        reservation_id, whole, restored = await begun(world), [], []
+        await world.sleep(200)
+        watching = [
+            asyncio.ensure_future(follow(world, reservation_id, seen, token))
+            for seen, token in ((whole, ""), (restored, "9" * 18))
+        ]
+        await world.sleep(10)
+        assert len(restored) == 1
+        await world.engine.reservations.release(P1, reservation_id)
+        await asyncio.gather(*watching)
+        assert restored == whole
+        over: Seen = []
+        await follow(world, reservation_id, over, "9" * 18)
+        assert [view.reservation.state for _, view in over] == [ReservationState.RELEASED]
+        await follow(world, reservation_id, over, over[0][0])
+        assert len(over) == 1
+
+    in_world(story)
+
+
 def test_a_moved_end_and_a_new_address_are_changes_too() -> None:
     async def story(world: World) -> None:
         made = await world.reserve(1, lease=3600)
