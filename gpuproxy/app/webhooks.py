@@ -2,6 +2,8 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -15,7 +17,7 @@ from gpuproxy.model.webhooks import Target
 from gpuproxy.ports import Clock, Database, Http
 from gpuproxy.runtime.claims import Claims
 from gpuproxy.webhooks.posting import secrets_of
-from gpuproxy.webhooks.sending import Sender, Webhooks
+from gpuproxy.webhooks.sending import Date, Sender, Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +28,8 @@ class Outgoing:
 
     targets: tuple[Target, ...]
     http: Http
+    date: Date | None = None
+    """The real time, for signatures. None: that of the server's clock."""
 
 
 def build_webhooks(
@@ -43,6 +47,7 @@ def build_webhooks(
             db=db,
             http=outgoing.http,
             clock=clock,
+            date=outgoing.date,
             count=counted.webhook,
         )
         for each in outgoing.targets
@@ -71,4 +76,4 @@ def connect_webhooks(stack: AsyncExitStack, settings: Settings, redactor: Redact
     http = AioHttp(proxies=settings.proxies)
     stack.push_async_callback(http.close)
     log.info("webhooks_used", targets=[each.name for each in found])
-    return Outgoing(found, http)
+    return Outgoing(found, http, partial(datetime.now, UTC))

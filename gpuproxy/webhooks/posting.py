@@ -30,7 +30,10 @@ class Answer:
 
 
 async def post(http: Http, target: Target, event: Delivery, now: datetime) -> Answer:
-    """Post an event. A status of 200 to 299 means that the target has taken it. No redirect is followed."""
+    """Post an event. A status of 200 to 299 means that the target has taken it. No redirect is followed.
+
+    `now`: the time of the signature, which the receiver compares with its own.
+    """
     posted = body(event, target.form)
     headers = {"Content-Type": "application/json", EVENT_HEADER: event.event_id}
     if target.secrets:

@@ -34,6 +34,8 @@ _ELSEWHERE = 4.0
 
 Result = Literal["delivered", "failed", "gave_up"]
 """A try was taken by the target, or it failed and is repeated later; or an event is sent no more."""
+Date = Callable[[], datetime]
+"""The real time, which receivers compare with their own. The server's clock may run faster (GPUPROXY_TIME_SCALE)."""
 Count = Callable[[str, Result, int], None]
 """Counts what came of events of a target."""
 
@@ -49,14 +51,16 @@ class Sender:
         db: Database,
         http: Http,
         clock: Clock,
+        date: Date | None = None,
         count: Count = lambda _target, _result, _events: None,
     ) -> None:
-        """`claim`: on the target. Only the process that has it sends."""
+        """`claim`: on the target. Only the process that has it sends. `date`: for signatures; None: the clock's."""
         self.claim = claim
         self._target = target
         self._db = db
         self._http = http
         self._clock = clock
+        self._date = date or clock.now
         self._count = count
         self._failing = False
         """The last try failed, and the log says so already."""
@@ -68,7 +72,7 @@ class Sender:
     async def step(self) -> float:
         """Send all that is due. Returns the seconds until something is due again."""
         while not isinstance(due := await self._db.write(self._next), float):
-            answer = await post(self._http, self._target, due, self._clock.now())
+            answer = await post(self._http, self._target, due, self._date())
             self._log(due, answer)
             await self._db.write(partial(self._record, due, answer))
         return due

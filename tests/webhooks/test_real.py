@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -97,6 +99,28 @@ def test_the_list_of_targets_has_no_url(tmp_path: Path) -> None:
     assert "default" in shown
     assert "cnry" not in shown
     assert "ops.example" not in shown
+
+
+def test_a_server_whose_clock_runs_fast_signs_with_the_real_time(tmp_path: Path) -> None:
+    events, books = tmp_path / "events", tmp_path / "server"
+    books.mkdir()
+    with (
+        receiver(events) as url,
+        Market(tmp_path, *KIND, "--boot-time", "0.1,0.2", "--time-scale", "50") as market,
+        Server(
+            books, market, **UNPACED, GPUPROXY_WEBHOOK_URL=url, GPUPROXY_WEBHOOK_SECRET=SECRET, GPUPROXY_TIME_SCALE="50"
+        ) as server,
+        server.client() as client,
+    ):
+        until(lambda: client.call("HealthCheck", pb.HealthCheckRequest()).timestamp > time.time() + 400)
+        until(client.knows_offers)
+        market.arm("create", "reset_after")
+        client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=1, max_price=5.0, request_id="r1"))
+        until(lambda: "webhook_" in server.log())
+        assert "webhook_failed" not in server.log()
+    [line] = [line for line in events.read_text().splitlines() if "reservation.unknown" in line]
+    created = datetime.fromisoformat(line.split()[0])
+    assert created.timestamp() > time.time() + 300  # the event has the server's time
 
 
 def test_a_server_posts_and_its_log_has_no_secret(tmp_path: Path) -> None:
