@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from gpuproxy.model.chunks import IMPOSSIBLE, Aim, Shape, canonical, exact_sum, shape
+from gpuproxy.loadbalancer.parts import Host, Part, Supply
+from gpuproxy.model.chunks import IMPOSSIBLE, Aim, Shape, exact_sum, shape
 from gpuproxy.model.demands import Packing
 from gpuproxy.model.load import UNTOUCHED, HostLoad, Rotation
 from gpuproxy.model.money import Micro, dollars
@@ -100,40 +101,15 @@ def reach(want: Want, offers: Sequence[Offer]) -> int:
     return want.count
 
 
-def _run(market: "_Market", parts: "Sequence[_Part]", strategy: Strategy, rotation: Rotation) -> "_Run":
+def _run(market: "_Market", parts: Sequence[Part], strategy: Strategy, rotation: Rotation) -> "_Run":
     """A host for each size by the strategy. If that can't be completed or the packing needs it, one for each part."""
     if market.want.packing in _BY_SIZE:
         run = _Run(market, strategy, rotation)
-        if run.pick_sizes(size for part in parts for size in part.shape.sizes[part.total]):
+        if run.pick_sizes(size for part in parts for size in part.hosts[0].shape.sizes[part.total]):
             return run
     run = _Run(market, strategy, rotation)
     run.pick_hosts(parts)
     return run
-
-
-@dataclass(slots=True)
-class _Host:
-    key: HostKey
-    provider: ProviderName
-    target: Target
-    """The host's state before this call."""
-    offers: list[Offer]
-    """By size, then cheapest first. The lists in `sizes` have the same order."""
-    sizes: dict[int, list[Offer]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """`total` GPUs from any one of these hosts, all of which have the same chunks for them."""
-
-    hosts: Sequence[_Host]
-    shape: Shape
-    total: int
-
-    def given_by(self, host: _Host) -> list[Offer]:
-        """The offers of `host` that make this part."""
-        offers = canonical(host.offers)
-        return [offers[index] for index in self.shape.ways[self.total]]
 
 
 _AIMS: Mapping[Packing, Aim] = {
@@ -164,38 +140,41 @@ class _Market:
                 number = int(native) if native.isdecimal() else 0  # ids that are no numbers are compared as text
                 ranked = size, price, -offer.reliability_ppm, number, offer_id, place, offer
                 hosts.setdefault(offer.host, []).append(ranked)
-        like = PeerTimes(load) if measured else None
-        self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like) for key, own in hosts.items()]
+        like, aim = PeerTimes(load) if measured else None, _AIMS[want.packing]
+        self.hosts = [_host(key, own, load.get(key, UNTOUCHED), like, aim) for key, own in hosts.items()]
 
-    def plan(self) -> Sequence[_Part]:
+    def plan(self) -> Sequence[Part]:
         """The parts that make the sum, and the hosts that could give each part. Raises Shortage."""
-        aim = _AIMS[self.want.packing]
-        groups: dict[Shape, list[_Host]] = {}
+        groups: dict[Shape, list[Host]] = {}
         for host in self.hosts:
-            groups.setdefault(shape(host.offers, aim), []).append(host)
+            groups.setdefault(host.shape, []).append(host)
         if self.want.packing == "single_host":
             return [self._one_part(groups)]
         ordered = sorted(groups.items(), key=lambda group: (group[0].costs, group[0].ways, group[0].sizes))
         parts, best = exact_sum([(each, len(hosts)) for each, hosts in ordered], self.want.count)
         if parts is None:
             raise self._shortage(sum(each.most * len(hosts) for each, hosts in ordered), best)
-        return [_Part(ordered[index][1], ordered[index][0], total) for index, total in parts]
+        if self.want.packing in _BY_SIZE:
+            made = {(index, total): Part(ordered[index][1], total) for index, total in set(parts)}
+            return [made[part] for part in parts]
+        # Fewest chunks first, so that equal parts are neighbours.
+        wanted = sorted((total, ordered[index][0].costs[total]) for index, total in parts)
+        able = {(total, cost): _able(groups, total, cost) for total, cost in set(wanted)}
+        return [able[part] for part in wanted]
 
-    def _one_part(self, groups: Mapping[Shape, Sequence[_Host]]) -> _Part:
+    def _one_part(self, groups: Mapping[Shape, Sequence[Host]]) -> Part:
         count = self.want.count
-        able = [each for each in groups if each.costs[count] < IMPOSSIBLE]
-        if not able:
+        fewest = min((each.costs[count] for each in groups), default=IMPOSSIBLE)
+        if fewest == IMPOSSIBLE:
             sums = {total for each in groups for total in range(count) if each.costs[total] < IMPOSSIBLE}
             raise self._shortage(max((each.most for each in groups), default=0), max(sums, default=0))
-        fewest = min(able, key=lambda each: (each.costs[count], each.ways, each.sizes))
-        return _Part(groups[fewest], fewest, count)
+        return _able(groups, count, fewest)
 
     def _shortage(self, available: int, best: int) -> Shortage:
         join = max if self.want.packing == "single_host" else int.__add__
         per_provider: dict[ProviderName, int] = {}
         for host in sorted(self.hosts, key=lambda host: host.provider):
-            most = shape(host.offers, _AIMS[self.want.packing]).most
-            per_provider[host.provider] = join(per_provider.get(host.provider, 0), most)
+            per_provider[host.provider] = join(per_provider.get(host.provider, 0), host.shape.most)
         sizes = {size for host in self.hosts for size in host.sizes}
         return Shortage(available=available, best=best, per_provider=per_provider, sizes=tuple(sorted(sizes)))
 
@@ -207,7 +186,7 @@ _Rank = tuple[int, int, int, int, int, str, str]
 
 No two entries have the same rank: a host takes part with one offer at a time, the first in the order of `_Market`.
 """
-_Entry = tuple[_Rank, _Host, Offer, int]
+_Entry = tuple[_Rank, Host, Offer, int]
 """Rank, host, offer and weight."""
 
 
@@ -240,16 +219,24 @@ class _Run:
             race.end()
         return True
 
-    def pick_hosts(self, parts: Iterable[_Part]) -> None:
-        """Pick a host for each part. It gives the whole part as planned."""
-        for part in sorted(parts, key=lambda part: -part.total):
-            free = [host for host in part.hosts if host.key not in self._picked]
-            race = _Race((self._whole(host, part) for host in free), self._course)
+    def pick_hosts(self, parts: Iterable[Part]) -> None:
+        """Pick a host for each part, larger parts first. It gives the whole part as planned."""
+        ordered = sorted(parts, key=lambda part: -part.total)
+        supply = Supply(ordered)
+        of: tuple[Part, frozenset[int]] | None = None
+        race = _Race((), self._course)
+        for part in ordered:
+            kinds = supply.kinds(part)
+            if of != (part, kinds):
+                race.end()
+                race = _Race((self._whole(host, part) for host in supply.hosts(part, kinds)), self._course)
+                of = part, kinds
             rank, host, _, why = self._win(race)
-            race.end()
-            for offer in part.given_by(host):
+            for offer in host.giving(part.total):
                 self._pick(host, offer, why)
             self._take_turn(host, rank[0], part.total)
+            supply.take(host, part)
+        race.end()
 
     def rotation(self, before: Rotation) -> Rotation:
         """The state of the strategy now."""
@@ -257,7 +244,7 @@ class _Run:
         kept = {host: value for host, value in course.standing.items() if weighted or value > course.level}
         return replace(before, last=self.picks[-1].host, level=course.level, standing=kept)
 
-    def _entries(self, hosts: Iterable[_Host], size: int) -> Iterator[_Entry]:
+    def _entries(self, hosts: Iterable[Host], size: int) -> Iterator[_Entry]:
         for host in hosts:
             if self._market.want.packing == "spread" and host.key in self._picked:
                 continue
@@ -267,11 +254,11 @@ class _Run:
                     yield self._entry(host, offer, self._market.prices[offer.id], size)
                     break
 
-    def _whole(self, host: _Host, part: _Part) -> _Entry:
-        given = part.given_by(host)
+    def _whole(self, host: Host, part: Part) -> _Entry:
+        given = host.giving(part.total)
         return self._entry(host, given[0], sum(self._market.prices[offer.id] for offer in given), part.total)
 
-    def _entry(self, host: _Host, offer: Offer, price: int, gpus: int) -> _Entry:
+    def _entry(self, host: Host, offer: Offer, price: int, gpus: int) -> _Entry:
         strategy, course = self._strategy, self._course
         target = self._picked.get(host.key, host.target)
         score = strategy.score(target, course)
@@ -281,7 +268,7 @@ class _Run:
         rank = score, then, price, -offer.reliability_ppm, target.last_pick, host.provider, host.key
         return rank, host, offer, weight(offer.vram_gb, price, gpus) if strategy.weighted else 0
 
-    def _win(self, race: "_Race") -> tuple[_Rank, _Host, Offer, str]:
+    def _win(self, race: "_Race") -> tuple[_Rank, Host, Offer, str]:
         best = race.win(2 if self.top else _TOP + 1)
         ranks: list[_Rank | None] = [entry[0] for entry in best]
         picks = [
@@ -291,11 +278,11 @@ class _Run:
         self.top = self.top or tuple(picks[:_TOP])
         return best[0][0], best[0][1], best[0][2], picks[0].why
 
-    def _take_turn(self, host: _Host, score: int, gpus: int) -> None:
+    def _take_turn(self, host: Host, score: int, gpus: int) -> None:
         if self._strategy.turn is not None:
             self._strategy.turn(self._course, host.key, score, gpus)
 
-    def _pick(self, host: _Host, offer: Offer, why: str) -> None:
+    def _pick(self, host: Host, offer: Offer, why: str) -> None:
         self.picks.append(offer)
         self.reasons.append(self._described(offer, why))
         before = self._picked.get(host.key, host.target)
@@ -383,7 +370,12 @@ def _why(rank: _Rank, after: _Rank | None, *, by_name: bool) -> str:
     return "same as the runner-up by every rule; first by name"
 
 
-def _host(key: HostKey, ranked: "list[_Ranked]", load: HostLoad, like: PeerTimes | None) -> _Host:
+def _able(groups: Mapping[Shape, Sequence[Host]], total: int, cost: int) -> Part:
+    """So many GPUs from any host that gives them at this cost, whatever else it offers."""
+    return Part([host for each, hosts in groups.items() if each.costs[total] == cost for host in hosts], total)
+
+
+def _host(key: HostKey, ranked: "list[_Ranked]", load: HostLoad, like: PeerTimes | None, aim: Aim) -> Host:
     picked_at = load.last_picked_at
     last = 0 if picked_at is None else (picked_at - _EPOCH) // timedelta(microseconds=1)
     if len(ranked) > 1:
@@ -395,4 +387,4 @@ def _host(key: HostKey, ranked: "list[_Ranked]", load: HostLoad, like: PeerTimes
         sizes.setdefault(offer.num_gpus, []).append(offer)
     provider = offers[0].provider
     expected = like.expected(load, provider, offers[0].gpu_model) if like else 0
-    return _Host(key, provider, Target(key, load, last, expected), offers, sizes)
+    return Host(key, provider, Target(key, load, last, expected), offers, sizes, shape(offers, aim))
