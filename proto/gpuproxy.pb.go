@@ -3273,7 +3273,8 @@ type ReserveGPUsResponse struct {
 	PricePerHour float64 `protobuf:"fixed64,23,opt,name=price_per_hour,json=pricePerHour,proto3" json:"price_per_hour,omitempty"`
 	// Why these offers were chosen.
 	Decision *Decision `protobuf:"bytes,24,opt,name=decision,proto3" json:"decision,omitempty"`
-	// USD per hour of the cheapest choice that would have satisfied the request.
+	// USD per hour of what the strategy lowest_price would have chosen with the same packing; at most the price of the
+	// offers in `decision`. Another packing may cost less.
 	CheapestAlternativePerHour float64 `protobuf:"fixed64,25,opt,name=cheapest_alternative_per_hour,json=cheapestAlternativePerHour,proto3" json:"cheapest_alternative_per_hour,omitempty"`
 	// When everything is given back by itself. Absent: no end.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,26,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`

@@ -79,6 +79,8 @@ def choose(
     run = _run(market, parts, chosen, rotation)
     lowest = STRATEGIES["lowest_price"]
     cheapest = run if chosen is lowest else _run(market, parts, lowest, Rotation())
+    # It chooses a host at a time, so its sum can be above that of another strategy.
+    least = min(sum(market.prices[offer.id] for offer in each.picks) for each in (run, cheapest))
     decision = Decision(
         strategy=strategy,
         considered=len(offers),
@@ -87,7 +89,7 @@ def choose(
         sizes=tuple(offer.num_gpus for offer in run.picks),
         picks=tuple(run.reasons),
         top=run.top,
-        cheapest_alternative=Micro(sum(market.prices[offer.id] for offer in cheapest.picks)),
+        cheapest_alternative=Micro(least),
     )
     return Choice(picks=tuple(run.picks), decision=decision, rotation=run.rotation(rotation))
 

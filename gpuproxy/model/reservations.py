@@ -60,7 +60,7 @@ class Decision:
     top: tuple[Pick, ...]
     """The best few candidates for the first size, best first."""
     cheapest_alternative: Micro | None
-    """The price per hour if the cheapest offers for the same count had been chosen."""
+    """The price per hour of what lowest_price would have chosen in the same packing, or of `picks` if that is less."""
     notes: tuple[str, ...] = ()
     """Other facts that influenced the choice, as texts for people."""
 

@@ -1904,7 +1904,9 @@ class ReserveGPUsResponse(_message.Message):
     price_per_hour: _builtins.float
     """USD per hour of all reserved machines; of a dry run: of all that would be."""
     cheapest_alternative_per_hour: _builtins.float
-    """USD per hour of the cheapest choice that would have satisfied the request."""
+    """USD per hour of what the strategy lowest_price would have chosen with the same packing; at most the price of the
+    offers in `decision`. Another packing may cost less.
+    """
     @_builtins.property
     def reserved_instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___GPUInstance]:
         """The machines that the caller has, in order of attempt; status "reserved"."""

@@ -10,6 +10,7 @@ from gpuproxy.loadbalancer.balancer import Choice, Shortage, Want, choose
 from gpuproxy.loadbalancer.one_host import noted
 from gpuproxy.model.chunks import by_host, shape
 from gpuproxy.model.demands import Packing
+from gpuproxy.model.load import HostLoad
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import Offer
 from gpuproxy.model.strategies import STRATEGIES
@@ -115,3 +116,15 @@ def test_what_pack_planned_is_always_completed(strategy: str, seed: int) -> None
             assert sum(pick.num_gpus for pick in choice.picks) == gpus
             keys = [key for pick in choice.picks for key in pick.conflict_keys]
             assert len(keys) == len(set(keys))
+
+
+def test_the_cheapest_alternative_is_never_dearer_than_the_choice() -> None:
+    # The cheapest host for four GPUs is also the cheapest one for two, so lowest_price pays more for the rest.
+    offers = [*host("a", 4, (2, 4), 100_000), *host("b", 4, (4,), 110_000), *host("c", 2, (2,), 900_000)]
+    load = {offers[0].host: HostLoad(live=1), offers[-1].host: HostLoad(live=2)}
+    choice = choose(Want(count=6, packing="pack"), offers, load, "least_connections")
+    assert hosts(choice) == ["b", "a"]
+    assert choice.decision.cheapest_alternative == 440_000 + 200_000
+    cheapest = chosen(offers, 6, "pack")
+    assert hosts(cheapest) == ["a", "c"]
+    assert cheapest.decision.cheapest_alternative == 400_000 + 1_800_000
