@@ -47,7 +47,7 @@ def verdict(reservation: Reservation, leases: Sequence[Lease], *, gone: bool, qu
     """
     kept = [lease for lease in leases if lease.state in RENTED]
     gpus = sum(lease.offered.num_gpus for lease in kept)
-    open_leases = [lease for lease in leases if lease.state in UNRESOLVED]
+    open_leases = [lease for lease in leases if lease.state in UNRESOLVED or lease.outcome_unknown]
     if reservation.closing:
         return Verdict(message="The reservation was released while machines were being created.")
     if gone and not reservation.keep:
@@ -94,7 +94,7 @@ def _standing(reservation: Reservation, leases: Sequence[Lease]) -> str:
     gpus = sum(lease.offered.num_gpus for lease in leases if lease.state in RENTED)
     price = sum(lease.observed.price for lease in leases if lease.state in RENTED)
     text = f"Reserved {gpus} of {reservation.count} GPUs at {dollars(Micro(price))}/h."
-    unknown = sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.UNKNOWN)
+    unknown = sum(lease.offered.num_gpus for lease in leases if lease.outcome_unknown)
     pending = sum(lease.offered.num_gpus for lease in leases if lease.state is LeaseState.REQUESTED)
     if unknown:
         text += f" {unknown} unknown: the marketplace did not say whether they were created. This resolves by itself."
