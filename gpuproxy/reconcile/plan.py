@@ -159,7 +159,7 @@ def _stopping(lease: Lease, instance: ListedInstance, scene: Scene) -> Iterator[
         return
     was_ready, stop_at = lease.observed.ready_at is not None, lease.pending.stop_at
     woken = lease.state is LeaseState.PARKED or (lease.state is LeaseState.STARTING and was_ready)
-    if woken and stop_at is None and instance.price is not None and instance.price > lease.creation.ceiling:
+    if woken and stop_at is None and instance.price is not None and instance.price > lease.creation.ceiling + _ROUNDING:
         yield Note(lease, StopDue(scene.now))
         yield Stop(lease)
     elif stop_at is not None and stop_at <= scene.now:
@@ -246,7 +246,7 @@ def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None,
         return Reason.NONE
     # The first listed price is the one that is checked.
     unjudged = lease.observed.ready_at is None or lease.observed.priced_at is None
-    if unjudged and instance.price is not None and instance.price > lease.creation.ceiling:
+    if unjudged and instance.price is not None and instance.price > lease.creation.ceiling + _ROUNDING:
         return Reason.PRICE_MOVED
     if lease.observed.ready_at is not None:
         return Reason.IDLE if is_over(lease, owner, instance, scene) else Reason.NONE
@@ -295,6 +295,8 @@ def _overdue(lease: Lease, scene: Scene) -> bool:
     return lease.creation.call_deadline is not None and scene.now >= lease.creation.call_deadline + patience
 
 
+_ROUNDING = 1
+"""Micro-dollars. An offer's prices of GPUs and disk are rounded each, a listing's sum only once: it can be higher."""
 _SLOW_BOOT = timedelta(minutes=3)
 """After this time, the report of a running machine is read although the machine is not ready."""
 _FALTERING = frozenset({InstanceStatus.PENDING, InstanceStatus.BROKEN, InstanceStatus.OFFLINE})

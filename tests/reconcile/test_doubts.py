@@ -74,9 +74,15 @@ def test_a_machine_that_was_ready_gets_no_objections_any_more():
 
 
 def test_too_high_a_price_is_judged_on_the_first_listing():
-    dear = replace(RUNNING, price=Micro(500_001))
+    dear = replace(RUNNING, price=Micro(500_002))
     assert reasons(Account(lease_of()).sees(0, dear)) == ["PRICE_MOVED"]
     assert reasons(Account(lease_of()).sees(0, replace(dear, price=Micro(500_000)))) == []
+
+
+def test_a_price_at_the_limit_passes_although_the_listing_rounds_it_up_and_no_higher_one_does():
+    limit = lease_of().creation.ceiling
+    for price, expected in ((limit, []), (limit + 1, []), (limit + 2, ["PRICE_MOVED"])):
+        assert reasons(Account(lease_of()).sees(0, row(price=Micro(price)))) == expected
 
 
 @pytest.mark.parametrize(("blame", "reason"), [(Blame.IMAGE, "IMAGE_UNUSABLE"), (Blame.HOST, "HOST_BROKEN")])

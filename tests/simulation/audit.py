@@ -188,7 +188,7 @@ class Audit:
             if agreement.ends_before is not None and now > agreement.ends_before + GRACE:
                 raise Violation("leak", f"{row['id']} is kept {now - agreement.ends_before:.0f} s past its end")
             instance = self.world.sandbox.market.instances[int(row["instance_id"])]
-            if round(instance.price) > row["ceiling"]:
+            if round(instance.price) > row["ceiling"] + 1:  # a micro-dollar of rounding
                 raise Violation("leak", f"{row['id']} costs {instance.price}, more than {row['ceiling']}")
         self._whole_or_nothing()
         no_working_machine_was_given_up(self.verdicts)
