@@ -85,6 +85,9 @@ class Market(StandIn):
         """Single reads get no answer."""
         self.listing_lag = timedelta(0)
         """For so long a listing shows the booking from before the last extension."""
+        self.read_lag = timedelta(0)
+        """For so long a single read shows the end from before the last extension, and with `paid_lags` the payment."""
+        self.paid_lags = True
         self.ended: dict[str, dict[str, Any]] = {}
         self.credit = 1_000_000_000
         self.fee = 0
@@ -144,7 +147,8 @@ class Market(StandIn):
 
     def _book_longer(self, row: dict[str, Any], hours: int) -> None:
         cost = self._cost(row, hours)
-        row |= {"was_until": row["until"], "until": row["until"] + hours * 3600, "paid": row["paid"] + cost}
+        row |= {"was_until": row["until"], "was_paid": row["paid"]}
+        row |= {"until": row["until"] + hours * 3600, "paid": row["paid"] + cost}
         row["extended_at"] = self.clock.now().timestamp()
         self.credit -= cost
 
@@ -212,10 +216,12 @@ class PrepaidMoon(moon.Moon):
 
     def _shown(self, row: Any, *, listed: bool) -> ListedInstance:
         now = self._setup.clock.now()
-        lags = listed and now.timestamp() - row["extended_at"] < self._market.listing_lag.total_seconds()
+        lag = self._market.listing_lag if listed else self._market.read_lag
+        lags = now.timestamp() - row["extended_at"] < lag.total_seconds()
         until = row["was_until"] if lags else row["until"]
+        paid = Micro(row["was_paid"] if lags and not listed and self._market.paid_lags else row["paid"])
         minutes = (until - now.timestamp()) // 60
-        booking = Booking(until=now + timedelta(minutes=minutes), paid=None if listed else Micro(row["paid"]))
+        booking = Booking(until=now + timedelta(minutes=minutes), paid=None if listed else paid)
         shown = moon._instance(row)
         rate = self._market.read_factor * row["paid"] / ((row["until"] - row["from"]) / 3600)
         shown = replace(

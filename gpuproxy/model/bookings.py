@@ -143,8 +143,14 @@ def extension_hours(booked_until: datetime, wanted_until: datetime | None, most:
 
 def shows_extension(booking: BookingRecord, seen: Seen) -> bool:
     """True if a read shows that an extension was executed: the machine is booked longer, or more was paid."""
-    longer = booking.until_before is not None and seen.until - booking.until_before >= booking.hours * HOUR / 2
-    return longer or (seen.paid is not None and 2 * (seen.paid - booking.paid_before) >= booking.amount > 0)
+    return shows_end(booking, seen) or (
+        seen.paid is not None and 2 * (seen.paid - booking.paid_before) >= booking.amount > 0
+    )
+
+
+def shows_end(booking: BookingRecord, seen: Seen) -> bool:
+    """True if a read shows the end of the booking that an extension has moved."""
+    return booking.until_before is not None and seen.until - booking.until_before >= booking.hours * HOUR / 2
 
 
 def agrees(booked: Prepaid, seen: Seen) -> bool:

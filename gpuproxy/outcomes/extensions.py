@@ -128,6 +128,8 @@ def read(tx: Tx, lease_id: LeaseId, first: Seen | None, seen: Seen) -> Verdict:
     booking = stored.open_of(tx, lease_id)
     if booking is not None and booking.kind == "extend":
         return _resolved(tx, lease, booking, first, seen)
+    if _is_behind(tx, lease, seen):
+        return "again"
     paid, until = lease.prepaid.paid, lease.prepaid.booked_until or seen.until
     same, price = bookings.agrees(lease.prepaid, seen), _price(tx, lease, paid, until)
     known = same and bookings.new_price(lease.observed.price, price) == lease.observed.price
@@ -144,6 +146,23 @@ def _agreed(first: Seen | None, seen: Seen) -> bool:
     return first is not None and seen.at - first.at >= bookings.READS_APART and seen.agrees(first)
 
 
+def _last_extension(tx: Tx, lease: Lease) -> BookingRecord | None:
+    """The last extension that is known to be executed."""
+    confirmed = (each for each in reversed(stored.of_lease(tx, lease.id)) if each.state is BookingState.CONFIRMED)
+    return next((each for each in confirmed if each.kind == "extend"), None)
+
+
+def _is_behind(tx: Tx, lease: Lease, seen: Seen) -> bool:
+    """Whether a read does not show the end of an executed extension, before whose begin the machine can't have ended.
+
+    Nothing follows from such reads, however many: a machine that runs on past that time was booked longer.
+    """
+    last = _last_extension(tx, lease)
+    if last is None or last.until_before is None or tx.now() >= last.until_before:
+        return False
+    return not bookings.shows_end(last, seen)
+
+
 def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, seen: Seen) -> Verdict:
     """Decide an open extension. A read that began before the end of its call proves nothing."""
     ended = booking.call_deadline
@@ -152,10 +171,11 @@ def _resolved(tx: Tx, lease: Lease, booking: BookingRecord, first: Seen | None, 
     if bookings.shows_extension(booking, seen):
         expected = Micro(lease.prepaid.paid + booking.amount)
         paid = expected if seen.paid is None else seen.paid
-        stored.settle(
-            tx, booking, BookingState.CONFIRMED, amount=Micro(max(0, paid - lease.prepaid.paid)), until=seen.until
-        )
-        until = booking.until_after if booking.until_after and _same(seen.until, booking.until_after) else seen.until
+        until = seen.until
+        if booking.until_after and (_same(until, booking.until_after) or not bookings.shows_end(booking, seen)):
+            until = booking.until_after  # the payment may be shown before the end
+        amount = Micro(max(0, paid - lease.prepaid.paid))
+        stored.settle(tx, booking, BookingState.CONFIRMED, amount=amount, until=until)
         longer = leases.note(tx, lease, BookedLonger(booking.hours, until, paid))
         tx.after_commit(partial(money_log.booking_extended, longer, booking.hours, paid - lease.prepaid.paid))
         return "decided"
@@ -193,8 +213,7 @@ def _price(tx: Tx, lease: Lease, paid: Micro, until: datetime) -> Micro | None:
     more = 0 if booked.booked_until is None else _hours(until - booked.booked_until)
     if more > 0:
         return _rate(paid - booked.paid, more)
-    extended = [each for each in stored.of_lease(tx, lease.id) if each.kind == "extend"]
-    last = next((each for each in reversed(extended) if each.state is BookingState.CONFIRMED), None)
+    last = _last_extension(tx, lease)
     if last is None or last.until_before is None:
         return _rate(paid, booked.booked_hours + more)
     return _rate(paid - last.paid_before, _hours(until - last.until_before))
@@ -210,7 +229,7 @@ def _rate(paid: int, hours: int) -> Micro | None:
 
 def _costs_too_much(tx: Tx, lease: Lease) -> bool:
     """Whether the create was charged above the limit. A dear extension is not extended again, but used up."""
-    if any(each.kind == "extend" and each.state is BookingState.CONFIRMED for each in stored.of_lease(tx, lease.id)):
+    if _last_extension(tx, lease) is not None:
         return False
     return lease.prepaid.paid > (lease.creation.ceiling + 1) * lease.prepaid.booked_hours
 

@@ -225,7 +225,7 @@ class Effects:
             self._asked.pop(lease.id, None)
 
     async def _used(self, lease: Lease, instance_id: InstanceId) -> timedelta | None:
-        """How long a destroyed machine ran, if the refund depends on it and the first destroy was not accepted."""
+        """How long a destroyed machine ran, if the refund depends on it and the first destroy was not what ended it."""
         at_once = lease.pending.destroy_accepted_at is not None and lease.pending.destroy_tries == 1
         if lease.state is not LeaseState.RELEASING or lease.prepaid.refund_after is None or at_once:
             return None

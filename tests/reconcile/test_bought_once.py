@@ -1,5 +1,7 @@
 """Extensions that are bought once, whatever late answers, refusals and single reads say."""
 
+from datetime import timedelta
+
 import pytest
 
 from gpuproxy.model.bookings import BookingState
@@ -93,5 +95,32 @@ def test_after_a_refusal_the_machine_is_read_before_the_extension_is_sent_again(
         assert len(world.market_.extended) == 2
         await world.sleep(20)
         await _is_booked_as_paid(world, hours=2)
+
+    in_prepaid_world(story)
+
+
+@pytest.mark.parametrize(("answer", "paid_lags"), [("ok", True), ("ok", False), ("lost_executed", False)])
+def test_an_extension_that_reads_do_not_show_yet_is_not_sent_again(answer: str, *, paid_lags: bool) -> None:
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent()
+        world.market_.on_extend = [answer]
+        world.market_.read_lag, world.market_.paid_lags = timedelta(minutes=7), paid_lags
+        await world.sleep(_DUE + 15 * 60)
+        assert len(world.market_.extended) == 1
+        await _is_booked_as_paid(world, hours=2)
+        assert await _states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
+
+    in_prepaid_world(story)
+
+
+def test_a_booking_that_is_shorter_than_recorded_is_corrected_if_no_extension_was_confirmed_just_now() -> None:
+    async def story(world: PrepaidWorld) -> None:
+        await world.rent()
+        await world.sleep(_DUE + 20 * 60)
+        world.market_.machine["until"] -= 1800
+        await world.sleep(300)
+        until = (await world.lease()).prepaid.booked_until
+        assert until is not None
+        assert abs(until.timestamp() - world.market_.machine["until"]) < 180
 
     in_prepaid_world(story)
