@@ -91,7 +91,7 @@ class ProbeRenting:
         def write(tx: Tx) -> None:
             before(tx)
             reservations.insert(tx, self.reservation)
-            self.claim.take(tx)
+            self.claim.take(tx, self.claim.made_at)
             after(tx)
 
         await self.context.db.write(write)

@@ -109,7 +109,7 @@ class ReservationRecord:
         reservations.insert(tx, self.drafted)
         gpus = f"{self._demand.count} GPU{'' if self._demand.count == 1 else 's'}"
         audit.record(tx, self._caller, "reservation_rented", self.id, gpus, project=self._caller.project)
-        self.claim.take(tx)
+        self.claim.take(tx, self.claim.made_at)
 
     def read(self, tx: Tx) -> Owner:
         """The reservation as it is stored."""

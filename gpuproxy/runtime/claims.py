@@ -49,6 +49,8 @@ class HeldClaim:
         self._db = db
         self._clock = clock
         self._seconds = seconds
+        self.made_at = clock.monotonic()
+        """A reading of Clock.monotonic()."""
 
     @property
     def claim(self) -> Claim | None:
@@ -71,9 +73,12 @@ class HeldClaim:
         now = self.claim
         return now is not None and now.fence == claim.fence
 
-    def take(self, tx: Tx) -> bool:
-        """Take the claim in a unit of work. False if another process has it."""
-        began = self._clock.monotonic()
+    def take(self, tx: Tx, began: float | None = None) -> bool:
+        """Take the claim in a unit of work. False if another process has it.
+
+        `began`: a reading of Clock.monotonic() from before the unit, which may have read its time before this call.
+        """
+        began = self._clock.monotonic() if began is None else began
         taken = claims.take(tx, self.name, self._owner, self._seconds)
         tx.after_commit(lambda: self.now_has(taken, began))
         return taken is not None
@@ -85,11 +90,14 @@ class HeldClaim:
             raise ClaimLost(f"{self._owner} does not have {self.name}")
         claims.require(tx, claim)
 
-    def renew(self, tx: Tx) -> None:
-        """Renew the claim in a unit of work, even if it is over. Raises ClaimLost if another process has taken it."""
+    def renew(self, tx: Tx, began: float | None = None) -> None:
+        """Renew the claim in a unit of work, even if it is over. Raises ClaimLost if another process has taken it.
+
+        `began`: as for `take`.
+        """
         if self._claim is None:
             raise ClaimLost(f"{self._owner} does not have {self.name}")
-        began = self._clock.monotonic()
+        began = self._clock.monotonic() if began is None else began
         renewed = claims.renew(tx, self._claim, self._seconds)
         tx.after_commit(lambda: self.now_has(renewed, began))
 
@@ -128,8 +136,9 @@ class HeldClaim:
 
     async def _kept(self, lost: Callable[[], None]) -> bool:
         """True, unless it raised."""
+        began = self._clock.monotonic()
         try:
-            await self._db.write(self.renew)
+            await self._db.write(lambda tx: self.renew(tx, began))
         except ClaimLost:
             self.lose()
             lost()

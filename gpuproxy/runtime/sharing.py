@@ -118,7 +118,7 @@ class Sharing:
     def take_all(self, tx: Tx) -> None:
         """Take all work that is free, in the first unit of work of the process."""
         for work in self.works:
-            work.claim.take(tx)
+            work.claim.take(tx, work.claim.made_at)
 
     async def run(self) -> None:
         """Renew, give up and take until cancelled. In a database of one process this returns at once."""
