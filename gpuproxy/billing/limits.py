@@ -1,11 +1,12 @@
 """What a caller reads and sets of spending limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, NotFound, Violation
-from gpuproxy.model.limits import ALWAYS_SHOWN, POLICIES, Over, Policy, SpendingLimit, Usage, window
+from gpuproxy.model.limits import ALWAYS_SHOWN, POLICIES, Over, Policy, SpendingLimit, Usage, canonical, window
 from gpuproxy.model.money import Micro
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import keys, limits, spend_limits
@@ -14,6 +15,8 @@ from gpuproxy.store.spent import first_payment
 
 _MOST = Micro(10**15)
 """A billion dollars."""
+_MAX_NAME = 64
+"""Characters of a project or the id of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,17 @@ class SpendingLimits:
         return await self._db.read(read)
 
     async def set(self, wanted: "LimitWish") -> SpendingLimit:
-        """Set a limit; an amount of 0 removes it. Raises InvalidArgument, and NotFound for an unknown key."""
+        """Set a limit; an amount of 0 removes it.
+
+        Raises InvalidArgument, and NotFound for an unknown key and for a limit to remove that there is not.
+        """
         limit = self._limit(wanted)
 
         def write(tx: Tx) -> SpendingLimit:
             if limit.scope == "key" and not keys.exists(tx, limit.subject):
                 raise NotFound(f"There is no API key {limit.subject}. ListAPIKeys shows the ids of keys.")
-            spend_limits.put(tx, limit)
+            if not spend_limits.replace(tx, limit) and not limit.amount:
+                raise NotFound(_nothing_to_remove(limit, spend_limits.listed(tx)))
             return limit
 
         return await self._db.write(write)
@@ -90,7 +97,7 @@ class SpendingLimits:
     def _limit(self, wanted: "LimitWish") -> SpendingLimit:
         violations = []
         try:
-            period = window(wanted.window)
+            period = canonical(window(wanted.window))
         except ValueError as error:
             violations.append(Violation("window", str(error)))
             period = window("1h")
@@ -98,11 +105,15 @@ class SpendingLimits:
             violations.append(Violation("limit", "must be USD, from 0.000001 to 1,000,000,000, or 0 for no limit"))
         if wanted.policy and wanted.policy not in POLICIES:
             violations.append(Violation("policy", f"{wanted.policy!r} is none of {', '.join(POLICIES)}"))
+        for field, name in (("project", wanted.project), ("key_id", wanted.key_id)):
+            if name and not (1 <= len(name.strip()) <= _MAX_NAME and name.strip().isprintable()):
+                violations.append(Violation(field, f"must be 1 to {_MAX_NAME} printable characters, or left out"))
         if wanted.project and wanted.key_id:
             violations.append(Violation("key_id", "a limit is of a project or of a key: leave project empty"))
         if violations:
             raise InvalidArgument(violations)
         scope, subject = ("key", wanted.key_id) if wanted.key_id else ("project", wanted.project)
+        subject = subject.strip()
         limit = SpendingLimit(
             scope="project", subject=subject, window=period, amount=wanted.amount,
             policy=next((each for each in POLICIES if each == wanted.policy), self._default_policy),
@@ -131,6 +142,15 @@ def _unlimited(caller: Caller) -> list[SpendingLimit]:
         )
         for name in ALWAYS_SHOWN
     ]  # fmt: skip
+
+
+def _nothing_to_remove(limit: SpendingLimit, known: Sequence[SpendingLimit]) -> str:
+    text = f"There is no limit of {limit.window.name} for {limit.whose}, so none was removed."
+    same = (limit.scope, limit.subject, limit.window.length)
+    for each in known:
+        if (each.scope, each.subject, each.window.length) == same:
+            return f"{text} The limit of {each.window.name} comes from the setting {each.name}: change that."
+    return f"{text} ListSpendingLimits shows the limits."
 
 
 def _next_release(tx: Tx, usage: Usage) -> datetime | None:

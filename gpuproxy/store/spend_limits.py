@@ -43,6 +43,19 @@ def put(tx: Tx, limit: SpendingLimit) -> None:
     )  # fmt: skip
 
 
+def replace(tx: Tx, limit: SpendingLimit) -> bool:
+    """Set or remove a limit of a call, under whatever name its window is stored. False if there was none."""
+    known = tx.fetch(
+        "SELECT id FROM spend_limits WHERE source = 'call' AND scope = ? AND subject = ? AND length = ?",
+        (limit.scope, limit.subject, limit.window.length),
+    )
+    for row in known:
+        if row["id"] != limit.id:
+            tx.write("DELETE FROM spend_limits WHERE id = ?", (row["id"],))
+    put(tx, limit)
+    return bool(known)
+
+
 def use_settings(tx: Tx, limits: Sequence[SpendingLimit], quotas: Sequence[Quota]) -> None:
     """Make the limits and quotas of the settings those of the database. Limits of calls stay."""
     kept = {limit.id for limit in limits}

@@ -37,8 +37,8 @@ class LimitCalls:
         wanted = LimitWish(
             window=request.window,
             amount=limit_of(request.limit),
-            project=request.project.strip(),
-            key_id=request.key_id.strip(),
+            project=request.project,
+            key_id=request.key_id,
             policy=request.policy.strip().lower(),
         )
         return pb.SetSpendingLimitResponse(limit=limit_message(await self._limits.set(wanted)))

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
+
 from gpuproxy.model.demands import Caller
+from gpuproxy.model.errors import NotFound
 from gpuproxy.model.limits import BudgetExceeded
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -51,7 +54,8 @@ def test_a_setting_limits_all_projects_together_and_is_shown_under_its_own_name(
 def test_a_call_neither_removes_nor_replaces_the_limit_of_a_setting() -> None:
     async def story(world: World) -> None:
         await restarted(world, guardrails_max_60min_rate=2.0)
-        await set_to(world, window="60min", limit=0)
+        with pytest.raises(NotFound, match="GUARDRAILS_MAX_60MIN_RATE"):
+            await set_to(world, window="60min", limit=0)
         assert await shown(world) == {"60min": ("global", 2.0)}
         await set_to(world, window="1h", limit=9)
         assert await shown(world) == {"60min": ("global", 2.0), "1h": ("global", 9.0)}
