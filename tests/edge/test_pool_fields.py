@@ -65,6 +65,18 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("mount_path", {"mount_path": "/" + "a" * 300}),
     ("mount_path", {"mount_path": "/etc/x"}),
     ("mount_path", {"mount_path": "/home/"}),
+    ("mount_path", {"mount_path": "/lib64"}),
+    ("mount_path", {"mount_path": "/lib32/x"}),
+    ("mount_path", {"mount_path": "/libx32"}),
+    ("mount_path", {"mount_path": "/var/lib/"}),
+    ("mount_path", {"mount_path": "/var/lib/dpkg"}),
+    ("mount_path", {"mount_path": "/var/run"}),
+    ("mount_path", {"mount_path": "/var/run/sshd"}),
+    ("mount_path", {"mount_path": "/var/lock"}),
+    ("mount_path", {"mount_path": "/root/.ssh"}),
+    ("mount_path", {"mount_path": "/root/.ssh/x"}),
+    ("mount_path", {"mount_path": "/home/me/.ssh"}),
+    ("mount_path", {"mount_path": "/home/me/.ssh/keys"}),
     ("mode", {"mode": "fast"}),
     ("cross_host", {"cross_host": "full"}),
     ("health", {"health": "udp"}),
@@ -94,7 +106,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 RIGHT: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "mount_path", "/data"),
     ({"mount_path": "/mnt/my-data/"}, "mount_path", "/mnt/my-data"),
-    ({"mount_path": "/var/data"}, "mount_path", "/var/data"),
+    *(
+        ({"mount_path": path}, "mount_path", path)
+        for path in ("/var/data", "/root/data", "/home/me", "/home/me/data", "/library", "/data/lib", "/data/.ssh")
+    ),
     ({}, "disk_gb", 50),
     ({"disk_size": 8}, "disk_gb", 8),
     ({}, "volume_gb", 100),

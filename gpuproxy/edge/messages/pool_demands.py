@@ -42,9 +42,11 @@ _MAX_HEALTH = 2048
 _MAX_INT64 = 2**63 - 1
 _PAGE, _PAGE_MAX = 50, 1000
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+/?")
-_SYSTEM = frozenset({"bin", "boot", "dev", "etc", "lib", "proc", "run", "sbin", "sys", "usr"})
+_SYSTEM = re.compile(
+    r"/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr|var/(lib|lock|run)|(root|home/[^/]+)/\.ssh)(/.*)?"
+)
 _HOMES = frozenset({"/home", "/root", "/tmp", "/var"})  # noqa: S108 - no file is made there
-"""A volume mounted over one of them, or into one of _SYSTEM, would break the machine."""
+"""A volume mounted over one of them, or over or into one of _SYSTEM, would break the machine or lock its owner out."""
 _WINDOW = re.compile(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", re.ASCII)
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MODES = ("shared", "recreate", "own_disk")
@@ -221,7 +223,7 @@ def _mount_path(request: PoolRequest, found: Violations) -> str:
     if len(path) > _MAX_PATH or not _PATH.fullmatch(path) or "." in parts or ".." in parts:
         text = f"must be an absolute path of letters, digits and . _ - such as {DEFAULT_MOUNT_PATH}, without . and .."
         found.add("mount_path", f"{text}, not {shown(path)}")
-    elif parts[0] in _SYSTEM or path.rstrip("/") in _HOMES:
+    elif _SYSTEM.fullmatch(path) or path.rstrip("/") in _HOMES:
         found.add("mount_path", f"must not hide files of the machine's system, as {shown(path)} would")
     return path.rstrip("/")
 
