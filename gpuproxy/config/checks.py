@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from gpuproxy.adapters.proxies import proxy_at, unreadable_in
 from gpuproxy.config.environment import is_postgres
+from gpuproxy.config.pools import setting_of
 from gpuproxy.model.demands import MAX_LEASE_DURATION, MIN_LEASE_DURATION
 from gpuproxy.model.transactions import KEPT_AT_LEAST
 from gpuproxy.warmpool.limits import PoolLimits
@@ -36,6 +37,8 @@ def check_accounts(
     `names`: the names of all accounts, defaults included. `given`, `regions`: the values of `<setting>_NAMES` and
     `<setting>_REGIONS`, at most one for each key.
     """
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise ValueError(f"{setting}: a key must have only printable ASCII characters")
     if len(set(keys)) < len(keys):
         raise ValueError(f"{setting}: contains the same key twice")
     for name, values in (("NAMES", given), ("REGIONS", regions)):
@@ -104,7 +107,7 @@ def check_pools(gpu: str, max_price: float | None, limits: PoolLimits) -> None:
             f"GPUPROXY_WARMPOOL_{missing}: is missing. Set it in addition to GPUPROXY_WARMPOOL_{given}, or set neither"
         )
     if problems := limits.problems():
-        raise ValueError(f"GPUPROXY_WARMPOOL_*: {'; '.join(problems)}")
+        raise ValueError("\n".join(f"{', '.join(map(setting_of, fields))}: {text}" for fields, text in problems))
 
 
 def check_database_url(url: str) -> None:

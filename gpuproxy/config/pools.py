@@ -23,6 +23,23 @@ class PoolNumbers(Protocol):
     warmpool_retry_max: float
 
 
+_SETTINGS = {
+    "check_seconds": "CHECK_INTERVAL",
+    "probe_timeout": "PROBE_TIMEOUT",
+    "failures": "FAILURES",
+    "unreachable_seconds": "UNREACHABLE_AFTER",
+    "fence_seconds": "FENCE_TIMEOUT",
+    "free_check_seconds": "FREE_CHECK_INTERVAL",
+    "unchecked_seconds": "UNCHECKED_AFTER",
+}
+"""By the field of PoolLimits; those that its checks name."""
+
+
+def setting_of(field: str) -> str:
+    """The setting that gives a field of PoolLimits."""
+    return f"GPUPROXY_WARMPOOL_{_SETTINGS[field]}"
+
+
 def limits_of(settings: PoolNumbers) -> PoolLimits:
     """The intervals and limits that an operator chose."""
     return PoolLimits(

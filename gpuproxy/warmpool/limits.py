@@ -38,17 +38,22 @@ class PoolLimits:
         """Seconds before the next try after so many failed ones."""
         return min(self.retry_seconds * 2.0 ** min(max(0, tries - 1), 20), self.retry_most)
 
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with the numbers together, in sentences; empty: nothing."""
-        found = []
+    def problems(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """What is wrong with the numbers together: the names of the fields, and a sentence. Empty: nothing."""
+        found: list[tuple[tuple[str, ...], str]] = []
         if self.probe_timeout >= self.check_seconds:
-            found.append("the timeout of a probe must be shorter than the interval between two checks")
+            text = "the timeout of a probe must be shorter than the interval between two checks"
+            found.append((("probe_timeout", "check_seconds"), text))
         if self.failures < 2:
-            found.append("at least two failed checks in a row must be needed, because one look is no verdict")
+            text = "at least two failed checks in a row must be needed, because one look is no verdict"
+            found.append((("failures",), text))
         if self.fence_seconds < 3 * READS_APART:
-            found.append(f"the time limit of the fence must be at least {3 * READS_APART:.0f} s, for its two reads")
+            text = f"the time limit of the fence must be at least {3 * READS_APART:.0f} s, for its two reads"
+            found.append((("fence_seconds",), text))
         if self.unreachable_seconds <= self.failures * self.check_seconds:
-            found.append("a primary must be unreachable for longer than its failed checks take")
+            text = "a primary must be unreachable for longer than its failed checks take"
+            found.append((("unreachable_seconds", "failures", "check_seconds"), text))
         if self.unchecked_seconds <= self.free_check_seconds:
-            found.append("the looks for free GPUs must be more frequent than the time after which one is missed")
+            text = "the looks for free GPUs must be more frequent than the time after which one is missed"
+            found.append((("unchecked_seconds", "free_check_seconds"), text))
         return tuple(found)

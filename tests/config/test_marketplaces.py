@@ -44,6 +44,14 @@ def described(variable: str) -> str:
     return next(str(info.description) for info in fields if info.alias == variable)
 
 
+@pytest.mark.parametrize("key", ["sand\x07box", "sand\nbox", "good,b\x7fad", "s\u00e4nd"])
+@pytest.mark.parametrize("setting", ["VASTAI_API_KEY", "MOON_API_KEY"])
+def test_a_key_that_can_not_be_sent_stops_the_start_and_is_not_quoted(setting: str, key: str) -> None:
+    text = refusal(**{setting: key})
+    assert text == f"{setting}: a key must have only printable ASCII characters"
+    assert load(**{setting: "sand-box_1,good"}).accounts
+
+
 def test_every_descriptor_adds_settings_for_its_keys_url_and_intervals() -> None:
     added = known_names(settings_class(BOTH)) - known_names(settings_class([DESCRIPTOR]))
     assert added == {

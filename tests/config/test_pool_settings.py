@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuproxy.config.checks import check_pools
 from gpuproxy.config.settings import Settings
 from gpuproxy.warmpool.limits import PoolLimits
 from tests.config.test_config import load, refusal
@@ -35,19 +36,32 @@ def test_every_number_of_the_engine_has_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "text"),
+    ("name", "value", "with_", "text"),
     [
-        ({"GPUPROXY_WARMPOOL_PROBE_TIMEOUT": "2"}, "timeout of a probe must be shorter"),
-        ({"GPUPROXY_WARMPOOL_FAILURES": "1"}, "at least two failed checks"),
-        ({"GPUPROXY_WARMPOOL_FENCE_TIMEOUT": "10"}, "the time limit of the fence"),
-        ({"GPUPROXY_WARMPOOL_UNREACHABLE_AFTER": "6"}, "must be unreachable for longer"),
-        ({"GPUPROXY_WARMPOOL_UNCHECKED_AFTER": "40"}, "looks for free GPUs"),
+        ("PROBE_TIMEOUT", "2", ["CHECK_INTERVAL"], "timeout of a probe must be shorter"),
+        ("FAILURES", "1", [], "at least two failed checks"),
+        ("FENCE_TIMEOUT", "10", [], "the time limit of the fence"),
+        ("UNREACHABLE_AFTER", "6", ["FAILURES", "CHECK_INTERVAL"], "must be unreachable for longer"),
+        ("UNCHECKED_AFTER", "40", ["FREE_CHECK_INTERVAL"], "looks for free GPUs"),
     ],
 )
-def test_numbers_that_do_not_fit_together_stop_the_start(env: dict[str, str], text: str) -> None:
-    said = refusal(**env)
-    assert said.startswith("GPUPROXY_WARMPOOL_*: ")
+def test_numbers_that_do_not_fit_together_stop_the_start(name: str, value: str, with_: list[str], text: str) -> None:
+    said = refusal(**{f"GPUPROXY_WARMPOOL_{name}": value})
+    assert said.startswith(", ".join(f"GPUPROXY_WARMPOOL_{each}" for each in [name, *with_]) + ": ")
     assert text in said
+    assert "\n" not in said
+
+
+def test_every_setting_that_a_check_of_pools_names_exists_and_each_problem_has_a_line() -> None:
+    wrong = PoolLimits(
+        probe_timeout=9, check_seconds=2, failures=1, fence_seconds=1, unreachable_seconds=1, unchecked_seconds=1
+    )
+    with pytest.raises(ValueError, match="GPUPROXY") as caught:
+        check_pools("", None, wrong)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    names = {name for line in lines for name in line.partition(": ")[0].split(", ")}
+    assert names <= {f"GPUPROXY_{name.upper()}" for name in NUMBERS}
 
 
 @pytest.mark.parametrize(
