@@ -25,7 +25,7 @@ from gpuproxy.outcomes import record, spending
 from gpuproxy.ports import Database, Tx
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.limits import Limits
-from gpuproxy.store import leases, limits, money_log, owners, pools, spend_limits
+from gpuproxy.store import leases, limits, money_log, outbox, owners, pools, spend_limits
 from gpuproxy.store.rows import micros, moment
 from gpuproxy.store.spent import spent_on
 
@@ -196,6 +196,7 @@ class Horizons:
             leases.note(tx, lease, StopDue(tx.now()))
         else:
             record.release(tx, lease, Reason.BUDGET_EXCEEDED)
+        outbox.of_ended_by_limit(tx, over.usage, lease, stops=stops)
         what = "machine_stopped_by_limit" if stops else "machine_released_by_limit"
         tx.after_commit(lambda: log.warning(what, lease=lease.id, contract=lease.instance_id, limit=over.limit.id))
 

@@ -76,7 +76,7 @@ SENTENCES: Mapping[EventType, str] = {
     EventType.ENDING_SOON: "A machine ends soon: see `expires_at` and `then`.",
     EventType.ENDED: "No machine of a reservation is left, and nothing is paid for it any more.",
     EventType.LIMIT_NEAR: "80 % of a spending limit is spent or held.",
-    EventType.LIMIT_REACHED: "All of a spending limit is spent or held.",
+    EventType.LIMIT_REACHED: "All of a spending limit is spent or held, or its policy ends a machine: see `then`.",
     EventType.ACCOUNT_PAUSED: "A marketplace account is paused: it lacks credit, or its key is refused.",
     EventType.ACCOUNT_SILENT: "All listings of a marketplace account have failed for a minute.",
     EventType.TEST: "`gpuproxy webhooks test` was called.",
@@ -288,6 +288,19 @@ def limit_data(usage: Usage) -> Data:
         "limit_usd": usd(limit.amount),
         "spent_usd": usd(usage.spent),
         "held_usd": usd(usage.held),
+    }
+
+
+def ended_by_limit_data(usage: Usage, lease: Lease, *, stops: bool) -> Data:
+    """The fields of the event that the policy of a limit ends a machine."""
+    return {
+        **limit_data(usage),
+        "reservation_id": lease.reservation_id,
+        "lease_id": lease.id,
+        "contract_id": lease.instance_id or "",
+        "provider": lease.provider,
+        "account": lease.account,
+        "then": "stopped" if stops else "released",
     }
 
 

@@ -80,6 +80,11 @@ def of_limit(tx: Tx, kind: EventType, usage: Usage) -> None:
     tell(tx, kind, project, webhooks.limit_data(usage))
 
 
+def of_ended_by_limit(tx: Tx, usage: Usage, lease: Lease, *, stops: bool) -> None:
+    """Tell that the policy of a limit ends a machine. `stops`: False if the machine is released."""
+    tell(tx, EventType.LIMIT_REACHED, lease.project, webhooks.ended_by_limit_data(usage, lease, stops=stops))
+
+
 def of_account(tx: Tx, kind: EventType, account: AccountKey, reason: Reason) -> None:
     """Tell of a marketplace account. It is of no project."""
     tell(tx, kind, "", {"provider": account[0], "account": account[1], "reason": reason.value})

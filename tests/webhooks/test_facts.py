@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.limits import SpendingLimit, window
+from gpuproxy.model.limits import Policy, SpendingLimit, window
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.webhooks import TOLD, EventType, of_incident, of_new_incident, of_pool
@@ -141,6 +141,29 @@ def test_a_limit_is_told_when_it_is_near_and_when_it_is_reached_once_each():
         assert {event["project"] for event in receiver.handled} == {"p1"}
 
     told(story)
+
+
+@pytest.mark.parametrize(
+    ("policy", "then"), [("stop_newest", "stopped"), ("release_newest", "released"), ("no_new", "")]
+)
+def test_a_machine_that_a_policy_ends_is_told_with_its_limit(policy: Policy, then: str):
+    async def story(world: World, receiver: Receiver) -> None:
+        lease = (await world.reserve(1)).leases[0]
+        await world.sleep(60)
+        limit = SpendingLimit(
+            scope="global", subject="", window=window("24h"), amount=Micro(lease.observed.price // 2), policy=policy
+        )
+        await world.db.write(lambda tx: spend_limits.put(tx, limit))
+        await world.sleep(3600)
+        ended = [event for event in receiver.handled if "then" in event["data"]]
+        assert len(ended) == bool(then)
+        for event in ended:
+            data = event["data"]
+            assert (event["type"], event["project"]) == (E.LIMIT_REACHED, "p1")
+            assert (data["contract_id"], data["then"], data["policy"]) == (lease.instance_id, then, policy)
+            assert data["limit_usd"] == limit.amount / 1e6
+
+    told(story, settings={"hold_horizon": 600.0})
 
 
 def test_a_limit_of_the_settings_is_not_told_again_by_a_restart():
