@@ -21,6 +21,7 @@ from gpuproxy.adapters.proxies import is_loopback
 from gpuproxy.cli.arguments import FileType, TextType
 from gpuproxy.cli.channel import NO_TLS, Tls, channel_to, connection_error
 from gpuproxy.cli.printable import printable, printable_channel
+from gpuproxy.cli.wording import in_commands
 from gpuproxy.client.channel import DEFAULT_SERVER, key_error
 from gpuproxy.client.errors import Refusal, refusal_of
 from gpuproxy.client.servers import addresses_of
@@ -48,13 +49,17 @@ class ServerRefused(click.ClickException):
     exit_code = 1
 
     def __init__(self, error: Refusal, *, as_json: bool) -> None:
-        super().__init__(error.as_json() if as_json else error.as_text())
+        super().__init__(error.as_json() if as_json else in_commands(error.as_text()))
         self.error = error
         self._as_json = as_json
 
     def with_hint(self, hint: str) -> "ServerRefused":
         """The same error with one more line in its message."""
-        return type(self)(replace(self.error, message=f"{self.error.message}\n{hint}"), as_json=self._as_json)
+        return self.with_message(f"{self.error.message}\n{hint}")
+
+    def with_message(self, message: str) -> "ServerRefused":
+        """The same error with another message."""
+        return type(self)(replace(self.error, message=message), as_json=self._as_json)
 
     def show(self, file: object = None) -> None:
         """Print the message to stderr, without click's prefix "Error:"."""

@@ -11,6 +11,7 @@ from gpuproxy.cli import readiness, tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.cli.simulated import SANDBOX, is_simulated
+from gpuproxy.model import ids
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 NOT_THERE = frozenset({"NOT_FOUND", "INVALID_ARGUMENT"})
@@ -74,7 +75,7 @@ def find_reservation(connection: Connection, name: str) -> pb.Reservation:
             raise
         found = by_request_id(connection, name)
         if found is None:
-            raise refused.with_hint(_not_a_reservation(connection, name)) from None
+            raise _not_a_reservation(connection, name, refused) from None
         return found
 
 
@@ -237,12 +238,15 @@ def seconds(span: float) -> Duration:
 RENTED = pb.ListGPUInstancesRequest(state="rented", verified_only=False)
 
 
-def _not_a_reservation(connection: Connection, name: str) -> str:
+def _not_a_reservation(connection: Connection, name: str, refused: ServerRefused) -> ServerRefused:
     machine = find_machine(connection, name)
     if machine is None:
-        return "To list the reservations: gpuproxy reservations. To list the machines: gpuproxy ps"
+        lists = "To list the reservations: gpuproxy reservations. To list the machines: gpuproxy ps"
+        if refused.error.code != "NOT_FOUND" or ids.hint(name):
+            return refused.with_hint(lists)
+        return refused.with_message(f"There is no machine and no reservation {name}.\n{lists}")
     alone = "" if machine.status in GONE else f" To destroy only this machine: gpuproxy destroy {name}"
-    return f"{name} is a machine. Its reservation is {machine.reservation_id}.{alone}"
+    return refused.with_hint(f"{name} is a machine. Its reservation is {machine.reservation_id}.{alone}")
 
 
 def _not_a_machine(connection: Connection, name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from gpuproxy.cli import tables
+from gpuproxy.cli.wording import in_commands
 from gpuproxy.model.pools import PHASES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -45,10 +46,10 @@ def describe(pool: pb.WarmPoolStatus, now: datetime) -> str:
     """A pool in full: its state and why, its parts, its failovers, what it costs, and what happens next."""
     why = f" ({pool.degraded_reason})" if pool.degraded_reason else ""
     facts = {
-        "error": pool.error_message,
+        "error": in_commands(pool.error_message),
         "doing": pool.progress,
         "incident": _incident(pool),
-        "next": pool.next_action,
+        "next": in_commands(pool.next_action),
         "mode": _mode(pool),
         "host": f"{pool.provider}/{pool.host_machine_id}" if pool.host_machine_id else "",
         "primary": _primary(pool, now),
@@ -65,7 +66,7 @@ def describe(pool: pb.WarmPoolStatus, now: datetime) -> str:
     }
     lines = [f"machine {pool.machine_id} {pool.state}{why}"]
     lines += [f"{name:<10} {text}" for name, text in facts.items() if text]
-    lines += [f"{'hint':<10} {text}" for text in pool.troubleshooting]
+    lines += [f"{'hint':<10} {in_commands(text)}" for text in pool.troubleshooting]
     for part in (cost_lines(pool), retained_lines(pool), history_lines(pool)):
         if part:
             lines += ["", *part]

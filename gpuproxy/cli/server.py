@@ -14,6 +14,7 @@ import click
 from gpuproxy.app import marketplaces
 from gpuproxy.cli.arguments import TextType, json_option, short_text
 from gpuproxy.cli.tables import table
+from gpuproxy.cli.wording import in_commands
 from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.loading import check_start, load_settings
 from gpuproxy.config.settings import Settings
@@ -118,7 +119,7 @@ def revoke_key(key_id: str) -> None:
 
 
 def _no_key(key_id: str) -> str:
-    said = ids.hint(key_id)
+    said = in_commands(ids.hint(key_id, expected="key-"))
     named = "with this id" if ids.is_secret(key_id) else key_id
     return (
         f"There is no API key {named}.{said and f' {said[0].upper()}{said[1:]}'} To list the keys: gpuproxy keys list"
