@@ -5,7 +5,7 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, client_command
-from gpuproxy.cli.machines import on_machine
+from gpuproxy.cli.machines import hourly, on_machine
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _TIMEOUT = 60.0
@@ -66,4 +66,11 @@ def _show(connection: Connection, answer: _Switched, *, done: str, doing: str) -
         return
     machine = answer.instance
     state = done if machine.status == done else doing
-    click.echo(f"{machine.contract_id} is {state} · {tables.price(machine.price_per_hour)}/h while it runs")
+    click.echo(f"{machine.contract_id} is {state} · {_price(machine, state)}")
+
+
+def _price(machine: pb.GPUInstance, state: str) -> str:
+    full, now = tables.hourly(machine.price_per_hour), tables.hourly(hourly(machine))
+    if state == "stopping":
+        return f"{now} until it is stopped, then only its disk is billed"
+    return f"{now} now, {full} while it runs" if state == "stopped" and now != full else f"{full} while it runs"

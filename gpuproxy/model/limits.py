@@ -366,13 +366,13 @@ class BudgetExceeded(FailedPrecondition):
 
     reason = Reason.BUDGET_EXCEEDED
 
-    def __init__(self, over: Over) -> None:
+    def __init__(self, over: Over, *, done: str = "Nothing was rented. ") -> None:
         usage, limit = over.usage, over.limit
         super().__init__(
             f"The spending limit of {limit.text} does not allow it: {dollars(usage.spent)} is spent and "
             f"{dollars(usage.held)} is held for what is rented; this needs {dollars(over.asked)} more and "
-            f"{dollars(max(0, usage.left))} is left. Nothing was rented. Release machines, wait until older spending "
-            "leaves the window, or ask an admin for a higher limit.",
+            f"{dollars(max(0, usage.left))} is left. {done}Release machines, wait until older spending leaves "
+            "the window, or ask an admin for a higher limit.",
             metadata={
                 "window": limit.window.name,
                 "scope": limit.scope,

@@ -10,6 +10,16 @@ def test_a_machine_that_stops_at_once_is_shown_as_stopped(run: Run, world: World
     assert run("stop", "7001").stdout.startswith("7001 is stopped · $")
 
 
+def test_a_stop_says_what_the_machine_costs_now(run: Run, world: World) -> None:
+    machine = world.rent(1, status="stopped")
+    machine.metadata["billed_per_hour"] = "0.004600"
+    assert run("stop", "7001").stdout == "7001 is stopped · $0.0046/h now, $0.31/h while it runs\n"
+    world.after_stop, machine.metadata["billed_per_hour"] = "active", "0.310000"
+    assert run("stop", "7001").stdout == (
+        "7001 is stopping · $0.31/h until it is stopped, then only its disk is billed\n"
+    )
+
+
 def test_a_machine_that_starts_is_not_shown_as_active(run: Run, world: World) -> None:
     world.rent(1, status="stopped")
     assert run("start", "7001").stdout.startswith("7001 is starting · $")

@@ -46,6 +46,8 @@ class World(Money, GPUProxyServiceServicer):
         self.has_offers = True
         self.reliability = 0.998
         self.log = ["one", "two", "three"]
+        self.after_stop = "stopped"
+        """The status in the answer of StopGPUInstance."""
         self.silent: list[str] = []
         self.answer: pb.ReserveGPUsResponse | None = None
         """The answer of ReserveGPUs. None: it rents machines."""
@@ -269,7 +271,7 @@ class World(Money, GPUProxyServiceServicer):
     def StopGPUInstance(
         self, request: pb.StopGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.StopGPUInstanceResponse:
-        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, "stopped", context))
+        return pb.StopGPUInstanceResponse(instance=self._switched(request.instance_id, self.after_stop, context))
 
     def StartGPUInstance(
         self, request: pb.StartGPUInstanceRequest, context: grpc.ServicerContext

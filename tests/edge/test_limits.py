@@ -123,6 +123,7 @@ async def test_a_check_says_which_limits_would_refuse_and_what_is_left_of_them()
         ("1h", 2, 2), ("24h", 5, 5),
     ]  # fmt: skip
     assert "in 1h for project p1" in over.json["reason"]
+    assert "rented." not in over.json["reason"]  # nothing was to be rented
     assert [each.window for each in one.would_exceed] == ["1h"]
 
 

@@ -60,7 +60,7 @@ def check_answer(refusals: Sequence[Over]) -> pb.CheckSpendingLimitResponse:
     """Whether an amount is allowed: it is unless a limit refuses it."""
     return pb.CheckSpendingLimitResponse(
         allowed=not refusals,
-        reason=BudgetExceeded(refusals[0]).message if refusals else "",
+        reason=BudgetExceeded(refusals[0], done="").message if refusals else "",
         would_exceed=[window_message(each.usage) for each in refusals],
     )
 
