@@ -30,6 +30,7 @@ from gpuproxy.cli.secret_options import RegistryType, SecretEnvType, registry_au
 from gpuproxy.cli.stopping import stoppable
 from gpuproxy.edge.messages.launch import MAX_DISK_GB, MIN_DISK_GB
 from gpuproxy.model.demands import MAX_GPUS, ON_NOT_READY, PACKINGS, RUN_MODES
+from gpuproxy.model.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _NOTHING = 1
@@ -76,11 +77,16 @@ def _which(command: Callable[..., None]) -> Callable[..., None]:
                 is_flag=True,
                 help="All GPUs in one country: the cheapest country that has enough.",
             ),
-            click.option("--strategy", type=StrategyType(), help="Load balancing strategy for this call."),
+            click.option(
+                "--strategy",
+                type=StrategyType(),
+                help=f"Load balancing strategy for this call: {', '.join(STRATEGIES)} (default: the project's).",
+            ),
             click.option(
                 "--packing",
                 type=WordType(PACKINGS),
-                help="How the GPUs are spread over machines (default: any).",
+                help="How the GPUs are spread over machines. any (default): one-GPU machines first; single: one-GPU "
+                "machines only; spread: one machine per host; pack: few hosts; single_host: all on one host.",
             ),
             click.option(
                 "--min-count",

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from gpuproxy.cli.rental import Progress
+from gpuproxy.model.demands import PACKINGS
+from gpuproxy.model.strategies import STRATEGIES
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import NOW, Run, World
 
@@ -120,3 +122,9 @@ def test_the_help_names_the_settings_of_the_defaults(run: Run) -> None:
     text = " ".join(run("reserve", "--help").stdout.split())
     assert "Default, also for 0: the server's GPUPROXY_LEASE_DURATION." in text
     assert "(default: the server's GPUPROXY_MAX_PRICE)" in text
+
+
+def test_the_help_explains_each_packing_and_names_each_strategy(run: Run) -> None:
+    text = " ".join(run("reserve", "--help").stdout.split())
+    assert f"Load balancing strategy for this call: {', '.join(STRATEGIES)} (default: the project's)." in text
+    assert all(f"{name}: " in text.replace(" (default)", "") for name in PACKINGS)

@@ -16,6 +16,7 @@ from gpuproxy.config.loading import known_names
 from gpuproxy.config.names import env_name
 from gpuproxy.config.settings import Settings, settings_class
 from gpuproxy.conformance import Subject
+from gpuproxy.model.demands import PACKINGS
 from gpuproxy.model.leases import LeaseState, status_word
 from gpuproxy.model.offers import Offer
 from gpuproxy.model.reasons import Reason
@@ -102,6 +103,11 @@ def _sources() -> str:
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_is_documented(name: str) -> None:
     assert f"`{name}`" in page("LOADBALANCING.md")
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+def test_every_packing_is_explained(name: str) -> None:
+    assert re.search(rf"^\| `{name}`( \(default\))? \| \w", page("LOADBALANCING.md"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
