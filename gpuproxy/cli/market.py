@@ -134,7 +134,10 @@ def transactions(connection: Connection, /, limit: int, offset: int) -> None:
 )
 @client_command
 def strategy(connection: Connection, /, name: str | None, everywhere: bool) -> None:
-    """Show the load balancing strategy, or set it to NAME. The change takes effect at once and is permanent."""
+    """Show the load balancing strategy, or set it to NAME. The change takes effect at once and is permanent.
+
+    Once a project has a strategy of its own, --global has no effect on it.
+    """
     if everywhere and not name:
         raise click.UsageError("--global needs NAME. Without both, the strategy is shown.")
     if name:
