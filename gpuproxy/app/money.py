@@ -10,7 +10,8 @@ from gpuproxy.billing.limits import SpendingLimits
 from gpuproxy.billing.posting import Posting
 from gpuproxy.config.settings import Settings
 from gpuproxy.config.spending import limits_of, quotas_of
-from gpuproxy.model.limits import Quota, SpendingLimit
+from gpuproxy.model.limits import SpendingLimit
+from gpuproxy.model.quotas import Quota
 from gpuproxy.ports import Clock, Database
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.runtime.claims import Claims, HeldClaim, alone, claimed

@@ -12,8 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gpuproxy.config.names import GUARDRAILS, env_name
 from gpuproxy.config.values import PositiveSeconds
-from gpuproxy.model.limits import Policy, Quota, SpendingLimit, window
+from gpuproxy.model.limits import Policy, SpendingLimit, window
 from gpuproxy.model.money import Micro, micro
+from gpuproxy.model.quotas import Quota
 
 _SHORTEST_HORIZON = 600.0
 _MOST = 1e9

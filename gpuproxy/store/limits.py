@@ -20,7 +20,6 @@ from gpuproxy.model.limits import (
     Holds,
     Over,
     Past,
-    Quota,
     Span,
     SpendingLimit,
     Usage,
@@ -30,6 +29,7 @@ from gpuproxy.model.limits import (
     without_price,
 )
 from gpuproxy.model.money import Micro
+from gpuproxy.model.quotas import Quota
 from gpuproxy.ports import Tx
 from gpuproxy.store import bookings, spend_limits
 from gpuproxy.store.rows import micros, moment

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpuproxy.model.limits import Quota, SpendingLimit, Usage, Window
+from gpuproxy.model.limits import SpendingLimit, Usage, Window
 from gpuproxy.model.money import Micro
+from gpuproxy.model.quotas import Quota
 from gpuproxy.model.webhooks import EventType
 from gpuproxy.ports import Tx
 from gpuproxy.store import outbox

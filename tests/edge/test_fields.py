@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from gpuproxy.edge.messages.demands import Defaults, create_demand, extend_until, reserve_demand
+from gpuproxy.edge.messages.demands import Defaults, create_demand, reserve_demand
 from gpuproxy.edge.rpc.listing import list_query
 from gpuproxy.model.demands import DEFAULT_IMAGE, DEFAULT_READY_TIMEOUT
 from gpuproxy.model.errors import InvalidArgument
@@ -243,26 +243,6 @@ async def test_invalid_fields_of_the_other_calls_are_named(name: str, field: str
     assert field in refused.fields
     assert not engine.demands
     assert not engine.asked
-
-
-@pytest.mark.parametrize(
-    ("at", "text"),
-    [
-        (Timestamp(seconds=2**31, nanos=2**31 - 1), "nanos must be 0 to 999999999"),
-        (Timestamp(seconds=2**31, nanos=-1), "nanos must be 0 to 999999999"),
-        (Timestamp(seconds=2**62), "is not a time before the year 9999"),
-        (Timestamp(seconds=-(2**62)), "is before the year 1"),
-    ],
-)
-def test_the_error_for_a_time_says_what_is_wrong_with_it(at: Timestamp, text: str) -> None:
-    with pytest.raises(InvalidArgument) as refused:
-        extend_until(pb.ExtendReservationRequest(reservation_id="r", expires_at=at))
-    assert [(each.field, each.description) for each in refused.value.violations] == [("expires_at", text)]
-
-
-def test_a_set_duration_is_never_rounded_to_zero() -> None:
-    request = pb.ReserveGPUsRequest(count=1, ready_timeout=Duration(nanos=1))
-    assert reserve_demand(request, DEFAULTS).ready_timeout == timedelta(microseconds=1)
 
 
 def test_unset_fields_get_the_documented_defaults() -> None:

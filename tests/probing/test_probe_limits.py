@@ -4,9 +4,10 @@ import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition
-from gpuproxy.model.limits import BudgetExceeded, Quota, cost
+from gpuproxy.model.limits import BudgetExceeded, cost
 from gpuproxy.model.money import Micro
 from gpuproxy.model.probes import WANTED_SECONDS, Probe
+from gpuproxy.model.quotas import Quota
 from gpuproxy.model.reasons import Reason
 from gpuproxy.store import spend_limits
 from tests.ionet_world import IoNetWorld, in_ionet_world

@@ -1,4 +1,4 @@
-"""A call rents nothing more while the server stops, and does not replace machines that its owner destroyed."""
+"""How calls end: while the server stops, after their owner destroyed machines, and without an answer to a create."""
 
 import asyncio
 
@@ -57,5 +57,23 @@ def test_a_crash_of_an_unawaited_call_is_logged(monkeypatch: pytest.MonkeyPatch)
             await world.reserve(1, wait=False)
             await world.sleep(300)
         assert "task_crashed" in {line["event"] for line in lines if line["log_level"] == "error"}
+
+    in_world(story)
+
+
+@pytest.mark.parametrize("fault", ["hang_before", "hang_after"])
+def test_a_create_without_an_answer_is_unknown_in_the_answer_although_its_lease_has_ended(fault: str):
+    async def story(world: World) -> None:
+        world.arm("create", fault, seconds=300)
+        world.arm("list", "status_500_before", times=0)
+        made = await world.reserve(1, request_id="a", lease=20)
+        assert [lease.state for lease in made.leases] == [LeaseState.RELEASING]
+        assert "1 unknown" in made.reservation.message
+        world.control("DELETE", "faults")
+        await world.sleep(1500)
+        [lease] = (await world.view(made.reservation.id)).leases
+        assert lease.state is LeaseState.RELEASED
+        assert world.alive() == {}
+        await world.books_agree()
 
     in_world(story)

@@ -390,21 +390,3 @@ def test_a_lease_ends_on_time_while_listings_are_rate_limited_for_two_minutes():
         assert world.alive() == {}
 
     in_world(story, paced=True)
-
-
-@pytest.mark.parametrize("fault", ["hang_before", "hang_after"])
-def test_a_create_without_an_answer_is_unknown_in_the_answer_although_its_lease_has_ended(fault: str):
-    async def story(world: World) -> None:
-        world.arm("create", fault, seconds=300)
-        world.arm("list", "status_500_before", times=0)
-        made = await world.reserve(1, request_id="a", lease=20)
-        assert [lease.state for lease in made.leases] == [LeaseState.RELEASING]
-        assert "1 unknown" in made.reservation.message
-        world.control("DELETE", "faults")
-        await world.sleep(1500)
-        [lease] = (await world.view(made.reservation.id)).leases
-        assert lease.state is LeaseState.RELEASED
-        assert world.alive() == {}
-        await world.books_agree()
-
-    in_world(story)

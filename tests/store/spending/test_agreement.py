@@ -89,7 +89,7 @@ def test_a_dry_run_a_check_and_a_reservation_agree(seed: int) -> None:
 
 def test_a_dry_run_stores_nothing_and_is_refused_by_a_quota_too() -> None:
     async def story(world: World) -> None:
-        from gpuproxy.model.limits import Quota
+        from gpuproxy.model.quotas import Quota
 
         await world.db.write(lambda tx: spend_limits.use_settings(tx, (), (Quota(project="p1", gpus=2),)))
         refused = await reserved(world, 3, dry_run=True)

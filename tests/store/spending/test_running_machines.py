@@ -4,8 +4,9 @@ import pytest
 
 from gpuproxy.model.lease_facts import Shown
 from gpuproxy.model.leases import Lease, LeaseState, SshAddress
-from gpuproxy.model.limits import Policy, Quota
+from gpuproxy.model.limits import Policy
 from gpuproxy.model.money import Micro
+from gpuproxy.model.quotas import Quota
 from gpuproxy.reconcile.steps import Note
 from gpuproxy.reconcile.writing import write
 from gpuproxy.store import spend_limits

@@ -5,9 +5,9 @@ import pytest
 from gpuproxy.billing.limits import LimitWish
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition
-from gpuproxy.model.limits import Quota
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import ProviderName
+from gpuproxy.model.quotas import Quota
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import ReservationView
 from gpuproxy.runtime.regions import Regions
