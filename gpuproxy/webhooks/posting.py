@@ -1,5 +1,7 @@
 """Posting one event to one target, and judging the answer."""
 
+import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +46,7 @@ async def post(http: Http, target: Target, event: Delivery, now: datetime) -> An
     try:
         response = await http.send(request)
     except (HttpNotSent, HttpReplyLost) as error:
-        return Answer(0, without_secrets(str(error), target)[:_MOST_ERROR])
+        return Answer(0, _unanswered(error, target)[:_MOST_ERROR])
     if 200 <= response.status < 300:
         return Answer(response.status, "")
     if 300 <= response.status < 400:
@@ -67,6 +69,27 @@ def secrets_of(target: Target) -> frozenset[str]:
     found = {target.url, path, path.lstrip("/"), parts.query, parts.netloc.rpartition("@")[0], *target.secrets}
     found |= {spelling for part in login if part for spelling in (part, unquote(part))}
     return frozenset(secret for secret in found if len(secret) >= _LEAST_SECRET)
+
+
+def _unanswered(error: HttpNotSent | HttpReplyLost, target: Target) -> str:
+    """Why there was no answer, without the target's host and without secrets."""
+    cause = error.__cause__
+    if isinstance(error, HttpNotSent) and isinstance(cause, OSError) and (why := _unconnected(cause)):
+        return f"no connection ({why})"
+    host = urlsplit(target.url).hostname
+    text = without_secrets(str(error), target)
+    return text.replace(host, "***") if host else text
+
+
+def _unconnected(error: OSError) -> str:
+    """Why a connection failed; "" if that is not known. The error's own text may have the address."""
+    if isinstance(error, ssl.CertificateError):
+        return "its certificate is not valid"
+    if isinstance(error, ssl.SSLError) or "SSL" in type(error).__name__:
+        return "TLS failed"
+    if error.errno is None or error.errno == 0:
+        return ""
+    return os.strerror(error.errno).lower() if error.errno > 0 else "the host's name is not known"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -1,6 +1,7 @@
 """A receiver of webhooks in virtual time: the example of the documentation behind the Http port, with faults."""
 
 import asyncio
+import errno
 import importlib.util
 import json
 from collections.abc import Awaitable, Callable
@@ -78,7 +79,8 @@ class Receiver:
             Posted(self._clock.monotonic(), request.url, json.loads(request.body or b""), fault or status)
         )
         if fault == "refuses":
-            raise HttpNotSent(f"ClientConnectorError: Cannot connect to {request.url}")
+            refused = ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed ({request.url})")
+            raise HttpNotSent(f"ClientConnectorError: Cannot connect to {request.url}") from refused
         if isinstance(fault, str):
             await asyncio.sleep(request.timeout)
             raise HttpReplyLost(f"no complete answer within {request.timeout:g} s")

@@ -82,8 +82,18 @@ def test_the_test_command_says_whether_the_target_takes_an_event(tmp_path: Path)
     assert gone.exit_code == 1
     assert json.loads(gone.output)["answers"][0]["status"] == 0
     assert "cnry" not in gone.output
+    assert json.loads(gone.output)["answers"][0]["error"] == "no connection (connection refused)"
+    nameless = run("test", folder=tmp_path, GPUPROXY_WEBHOOK_URL="http://name.invalid/cnrypath")
+    assert nameless.output == "default: no connection (the host's name is not known)\n"
     unknown = run("test", "other", folder=tmp_path, GPUPROXY_WEBHOOK_URL=url)
     assert unknown.exit_code == 2
+
+
+def test_a_receiver_without_tls_is_said_to_be_without_and_not_named(tmp_path: Path) -> None:
+    with answering(200) as (url, asked):
+        result = run("test", folder=tmp_path, GPUPROXY_WEBHOOK_URL=url.replace("http:", "https:"))
+    assert (result.exit_code, asked) == (1, [])
+    assert result.output == "default: no connection (TLS failed)\n"
 
 
 def test_a_real_redirect_is_not_followed(tmp_path: Path) -> None:
