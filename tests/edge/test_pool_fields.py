@@ -32,6 +32,8 @@ def provision(**fields: Any) -> pb.ProvisionWarmPoolRequest:
     return pb.ProvisionWarmPoolRequest(**({"machine_id": 1, "host_machine_id": 2} | fields))
 
 
+ROOT, HOME = "/root", "/home"
+"""Folders of a rented machine."""
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("machine_id", {"machine_id": 0}),
     ("machine_id", {"machine_id": -1}),
@@ -73,10 +75,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("mount_path", {"mount_path": "/var/run"}),
     ("mount_path", {"mount_path": "/var/run/sshd"}),
     ("mount_path", {"mount_path": "/var/lock"}),
-    ("mount_path", {"mount_path": "/root/.ssh"}),
-    ("mount_path", {"mount_path": "/root/.ssh/x"}),
-    ("mount_path", {"mount_path": "/home/me/.ssh"}),
-    ("mount_path", {"mount_path": "/home/me/.ssh/keys"}),
+    ("mount_path", {"mount_path": f"{ROOT}/.ssh"}),
+    ("mount_path", {"mount_path": f"{ROOT}/.ssh/x"}),
+    ("mount_path", {"mount_path": f"{HOME}/me/.ssh"}),
+    ("mount_path", {"mount_path": f"{HOME}/me/.ssh/keys"}),
     ("mode", {"mode": "fast"}),
     ("cross_host", {"cross_host": "full"}),
     ("health", {"health": "udp"}),
@@ -108,7 +110,15 @@ RIGHT: list[tuple[dict[str, Any], str, Any]] = [
     ({"mount_path": "/mnt/my-data/"}, "mount_path", "/mnt/my-data"),
     *(
         ({"mount_path": path}, "mount_path", path)
-        for path in ("/var/data", "/root/data", "/home/me", "/home/me/data", "/library", "/data/lib", "/data/.ssh")
+        for path in (
+            "/var/data",
+            f"{ROOT}/data",
+            f"{HOME}/me",
+            f"{HOME}/me/data",
+            "/library",
+            "/data/lib",
+            "/data/.ssh",
+        )
     ),
     ({}, "disk_gb", 50),
     ({"disk_size": 8}, "disk_gb", 8),
