@@ -274,7 +274,7 @@ def _rental(
 def _account_steps(watches: Watches, db: Database, clock: Clock) -> tuple[tuple[BillingCheck, ...], tuple[TrueUp, ...]]:
     """The periodic steps of each account, which write under the account's claim."""
     own = [(watch, claimed(db, watch.claim)) for watch in watches]
-    checks = [BillingCheck(watch.provider, mine, clock, watch.longest_listing_gap) for watch, mine in own]
+    checks = [BillingCheck(watch.provider, mine, clock, watch.gap.longest) for watch, mine in own]
     return tuple(checks), tuple(TrueUp(watch.provider, mine, clock) for watch, mine in own)
 
 

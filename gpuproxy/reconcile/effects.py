@@ -131,6 +131,11 @@ class Effects:
         self._extending.forget(live)
         self._labels.forget(live)
 
+    def forget_reads(self) -> None:
+        """Forget what reads have shown: another process has had the account since."""
+        self._asked.clear()
+        self.read.clear()
+
     async def done(self) -> None:
         """Return when no effect is running."""
         await self._background.finished()

@@ -38,7 +38,7 @@ from gpuproxy.reconcile.listings import Listing
 from gpuproxy.reconcile.orphans import warn_of_orphans
 from gpuproxy.reconcile.passes import Passes
 from gpuproxy.reconcile.plan import plan, ready_is_overdue
-from gpuproxy.reconcile.silence import Silence
+from gpuproxy.reconcile.silence import ListingGap, Silence
 from gpuproxy.reconcile.steps import Advance, Destroy, Scene
 from gpuproxy.reconcile.ways_in import can_be_probed
 from gpuproxy.reconcile.writing import by_label, mark, write_all
@@ -112,15 +112,14 @@ class AccountWatch:
         self.utils: Mapping[str, float] = {}
         """By instance: the GPU utilisation that the supervisor, maybe another process, has told of."""
         self._trouble: ProviderError | None = None
-        self._since = self._listed_at = clock.now()
+        self._since = clock.now()
         self._asked = self._sent = self._seen = -math.inf
         """Readings of Clock.monotonic(): of the last call of `look`, the last listing sent, and the last one stored."""
         self._looked_at = _NEVER
         """When the last listing began whose conclusions are stored."""
-        self._blind = timedelta()
         self.last_pass_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self.silence, self.passes = Silence(self._key, clock, lateness), Passes()
+        self.silence, self.passes, self.gap = Silence(self._key, clock, lateness), Passes(), ListingGap(clock)
 
     def nudge(self) -> None:
         """Make the next pass begin soon, because something changed."""
@@ -199,12 +198,6 @@ class AccountWatch:
             await self._sleep(idle - self._limits.poll_seconds)
         self._nudged.clear()
 
-    def longest_listing_gap(self) -> timedelta:
-        """The longest time without a listing since the last call of this method, up to now."""
-        longest = max(self._blind, self._clock.now() - self._listed_at)
-        self._blind = timedelta()
-        return longest
-
     async def close(self) -> None:
         """Cancel passes and effects. The database has what is left to do."""
         tasks = [task for task in (self._current, self._next) if task is not None]
@@ -236,10 +229,8 @@ class AccountWatch:
             self.live, self.last_pass_at, self.listing, self.silent_since = (), self._clock.now(), None, None
             self.utils = await self._db.read(lambda tx: utilisation.told(tx, self._key))
             return
-        if self._fence not in (None, claim.fence):  # what was seen before another process took over is old
-            self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
-            self._idle = {}
-        self._fence, began = claim.fence, self._clock.now()
+        await self._begin_under(claim)
+        began = self._clock.now()
         listing = self.listing = await self._listing()
         credit_unchanged = await self._credit_unchanged(listing)
         try:
@@ -265,6 +256,16 @@ class AccountWatch:
             self._looked_at, self._seen = listing.began_at, self._sent
         self._effects.start_all(decided.steps, claim)
         self._release(decided.strays, claim)
+
+    async def _begin_under(self, claim: Claim) -> None:
+        """Forget what was seen before another process took over. What that one has listed counts for the gaps."""
+        if self._fence not in (None, claim.fence):
+            self._since, self._sightings, self._doubts, self._credit = self._clock.now(), Sightings(), {}, None
+            self._idle = {}
+            self._effects.forget_reads()
+        if self._fence != claim.fence and not self._db.exclusive:
+            self.gap.last(await self._db.read(lambda tx: listed.last_began(tx, self._key)))
+        self._fence = claim.fence
 
     def _continue_destroys(self, decided: Decided, claim: Claim) -> None:
         """Destroy machines that are being released or whose lease has ended, even if the database can't be written."""
@@ -296,8 +297,7 @@ class AccountWatch:
             self.silence.ended(self.silent_since)
             self.silent_since = None
         self._trouble = None
-        self._blind = max(self._blind, self._clock.now() - self._listed_at)
-        self._listed_at = began
+        self.gap.listed(began)
         read = tuple(self._effects.read)
         self._effects.read.clear()
         self._sent = began_at if found.sent_at is None else found.sent_at

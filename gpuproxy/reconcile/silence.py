@@ -58,3 +58,27 @@ class Silence:
         """The time since then in which an answer would have been heard."""
         lasting = self._clock.now() - since
         return lasting - timedelta(seconds=self._lateness.within(lasting.total_seconds()))
+
+
+class ListingGap:
+    """The longest time without a listing of an account, for the billing check."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._listed_at = clock.now()
+        self._longest = timedelta()
+
+    def listed(self, began: datetime) -> None:
+        """A listing that began then has succeeded."""
+        self._longest = max(self._longest, self._clock.now() - self._listed_at)
+        self._listed_at = began
+
+    def last(self, began: datetime) -> None:
+        """The last listing of any process began then. Called when this process begins to list."""
+        self._listed_at, self._longest = max(self._listed_at, began), timedelta()
+
+    def longest(self) -> timedelta:
+        """The longest time without a listing since the last call of this method, up to now."""
+        longest = max(self._longest, self._clock.now() - self._listed_at)
+        self._longest = timedelta()
+        return longest

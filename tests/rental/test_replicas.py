@@ -15,9 +15,7 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.limits import SpendingLimit, window
 from gpuproxy.model.money import Micro
 from gpuproxy.model.offers import OfferFilter
-from gpuproxy.ports import HttpNotSent, HttpRequest
 from gpuproxy.runtime.claims import CLAIM_SECONDS
-from gpuproxy.runtime.keyless import Keyless
 from gpuproxy.store import claims, limits, spend_limits
 from tests.servers import SOON, Server, another, with_servers
 from tests.world import LIVELY, VAST, World
@@ -89,26 +87,6 @@ def test_the_call_of_a_server_that_dies_is_concluded_by_another_within_20_s() ->
     with_servers(2, story)
 
 
-def test_a_create_of_a_server_that_is_cut_off_from_the_database_lasts_until_its_deadline() -> None:
-    """It may still be in the call, so a listing before that proves nothing."""
-
-    async def story(world: World, servers: list[Server]) -> None:
-        world.arm("create", "hang_after", seconds=300)
-        call = asyncio.ensure_future(servers[0].reserve(1, request_id="a", seconds=600))
-        await world.sleep(5)
-        [before] = await world.leases()
-        servers[0].life.books_gone = True
-        while (now := (await world.leases())[0]).state is LeaseState.REQUESTED:
-            await world.sleep(0.5)
-        assert before.creation.call_deadline is not None
-        assert world.clock.now() < before.creation.call_deadline == now.creation.call_deadline
-        call.cancel()
-        with suppress(asyncio.CancelledError):
-            await call
-
-    with_servers(2, story)
-
-
 def test_a_server_that_ends_in_order_gives_its_work_up_at_once() -> None:
     async def story(world: World, servers: list[Server]) -> None:
         await servers[0].engine.drain(1.0)
@@ -116,50 +94,6 @@ def test_a_server_that_ends_in_order_gives_its_work_up_at_once() -> None:
         assert await owners(world) == {servers[1].name: 2}
 
     with_servers(2, story, accounts=2)
-
-
-@pytest.mark.parametrize("cut_off", [0, 1])
-def test_a_server_that_does_not_reach_the_marketplace_leaves_the_account_to_one_that_does(cut_off: int) -> None:
-    async def story(world: World, servers: list[Server]) -> None:
-        made = await servers[0].reserve(2, request_id="a")
-        owner = next(each for each in servers if each.held("account:"))
-        other = next(each for each in servers if each is not owner)
-        _cut_off([owner, other][cut_off])
-        await world.sleep(30)
-        await other.engine.reservations.release(P1, made.reservation.id)
-        await world.sleep(60 + 3 * SOON)
-        assert world.alive() == {}
-        await world.sleep(3600)
-        assert [owner, other][1 - cut_off].held("account:")
-
-    with_servers(2, story)
-
-
-def test_a_server_without_the_key_of_an_account_gives_it_to_one_that_has_the_key() -> None:
-    async def story(world: World, servers: list[Server]) -> None:
-        [keyed] = servers
-        capabilities = keyed.engine.accounts.provider(ACCOUNT).capabilities
-        world.accounts, world.removed = (), [Keyless(*ACCOUNT, capabilities)]
-        keyless = await another(world)
-        await world.sleep(600)
-        assert keyed.held("account:")
-        keyed.life.books_gone = True
-        await world.sleep(120)
-        assert keyless.held("account:"), "it does what it can"
-        keyed.life.books_gone = False
-        await world.sleep(3 * SOON)
-        assert keyed.held("account:")
-
-    with_servers(1, story)
-
-
-def _cut_off(server: Server) -> None:
-    """From now on no request of the server reaches a marketplace."""
-
-    def unsent(_request: HttpRequest) -> None:
-        raise HttpNotSent("no route to host")
-
-    server.life.before_send = unsent
 
 
 # -- the marketplace is asked as by one
