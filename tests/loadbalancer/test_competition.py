@@ -90,12 +90,11 @@ def test_the_cheapest_run_takes_the_cheapest_able_host_of_random_markets(seed: i
         offers = random_market(number, 2 + number % 30)
         gpus = random.Random(number).choice((1, 2, 3, 4, 5, 6, 8))
         costs = {name: shape(own, "few").costs[gpus] for name, own in by_host(offers).items()}
-        fewest = min(costs.values())
         try:
             choice = chosen(offers, gpus, "single_host")
         except Shortage:
             continue
-        able = [own for name, own in by_host(offers).items() if costs[name] == fewest]
+        able = [own for name, own in by_host(offers).items() if costs[name] == min(costs.values())]
         # All chunks of a host have one price per GPU.
         assert sum(each.gpu_price for each in choice.picks) == gpus * min(
             own[0].gpu_price // own[0].num_gpus for own in able
