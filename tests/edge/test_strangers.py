@@ -139,7 +139,10 @@ async def test_a_request_with_credentials_in_its_body_must_be_small() -> None:
         long = await both.send("POST", LOGIN, {"email": "a" * SMALL_BYTES}, key=None)
         assert long.violations() == {"body": f"must be at most {SMALL_BYTES} bytes"}
         request = pb.LoginRequest(email="a" * SMALL_BYTES)
-        assert (await both.grpc.refused("Login", request)).code is StatusCode.INVALID_ARGUMENT
+        refused = await both.grpc.refused("Login", request)
+        assert (refused.code, refused.text) == (
+            StatusCode.INVALID_ARGUMENT, f"request: must be at most {SMALL_BYTES} bytes",
+        )  # fmt: skip
         assert (await both.send("POST", LOGIN, {"email": "a" * (SMALL_BYTES - 100)}, key=None)).status == 200
     assert door.inside == 1
 

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -74,6 +75,15 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.slot.close()
         super().connection_lost(exc)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """As in aiohttp, but an unknown Expect header, which aiohttp refuses by itself, gets the usual error body."""
+        if isinstance(resp, web.HTTPExpectationFailed):
+            problem = problem_of(InvalidArgument([Violation("Expect", "must be 100-continue, or left out")]))
+            resp = refused(replace(problem, code=resp.status), self.random.token(20))
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,

@@ -143,7 +143,7 @@ class HttpServer:
         metadata = merged_metadata((name, value) for name in _METADATA for value in request.headers.getall(name, ()))
         wrong = None
         try:
-            seconds = _seconds(request.headers.get("Request-Timeout"), seconds)
+            seconds = _seconds(_single(request, "Request-Timeout"), seconds)
         except InvalidArgument as refusal:
             wrong = refusal
 
@@ -173,7 +173,7 @@ class HttpServer:
         except web.HTTPNotFound:
             problem = problem_of(NotFound("This path does not exist. /openapi.json lists all paths."))
         except web.HTTPException as error:
-            problem = replace(problem_of(InvalidArgument([Violation("", error.reason)])), code=error.status)
+            problem = replace(problem_of(InvalidArgument([Violation("request", error.reason)])), code=error.status)
         except Exception:
             log.exception("http_request_crashed", path=request.path)
             problem = problem_of(Refusal("internal error"))
@@ -185,13 +185,22 @@ async def _complete(_request: web.Request, response: web.StreamResponse) -> None
 
 
 async def _whole(route: Route, request: web.Request, *, anonymous: bool) -> Received:
+    request_id, last_event = _single(request, "Idempotency-Key"), _single(request, "Last-Event-ID")
     return Received(
         path=request.match_info,
         query={name: request.query.getall(name) for name in request.query},
         body=await _body(request, anonymous=anonymous) if route.has_body else b"",
-        request_id=request.headers["Idempotency-Key"].strip() if "Idempotency-Key" in request.headers else None,
-        resume_token=request.headers.get("Last-Event-ID", "").strip(),
+        request_id=None if request_id is None else request_id.strip(),
+        resume_token=(last_event or "").strip(),
     )
+
+
+def _single(request: web.Request, name: str) -> str | None:
+    """The value of a header; raises InvalidArgument if it is given more than once: the server doesn't guess."""
+    values = request.headers.getall(name, ())
+    if len(values) > 1:
+        raise InvalidArgument([Violation(name, "is given more than once")])
+    return values[0] if values else None
 
 
 async def _body(request: web.Request, *, anonymous: bool) -> bytes:

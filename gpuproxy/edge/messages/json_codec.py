@@ -91,12 +91,12 @@ def fill_text(
         unknown = field is None or not is_map(field)
         names = message.DESCRIPTOR.fields_by_name if valid is None else valid
         found.add(printable(name), unknown_field(base, names) if unknown else f"use {base}[key]")
+    elif len(texts) > 1 and (bracket or not field.is_repeated):
+        found.add(printable(name), "is given more than once")
     elif bracket:
-        fill(message, {base: {key[:-1]: texts[-1]}}, found)
+        fill(message, {base: {key[:-1]: texts[0]}}, found)
     elif field.is_repeated:
         fill(message, {base: [_from_text(field, text) for text in texts]}, found)
-    elif len(texts) > 1:
-        found.add(name, "is given more than once")
     else:
         fill(message, {base: _from_text(field, texts[0])}, found)
 

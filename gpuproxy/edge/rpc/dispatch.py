@@ -343,13 +343,11 @@ async def _request(call: Call, *, small: bool) -> object:
     if call.receive is not None:
         return await call.receive()
     if small and len(call.raw) > SMALL_BYTES:
-        raise InvalidArgument([Violation("", f"a request of {call.rpc.name} must be at most {SMALL_BYTES} bytes")])
+        raise InvalidArgument([Violation("request", f"must be at most {SMALL_BYTES} bytes")])
     try:
         return call.rpc.decode(call.raw)
     except DecodeError:
-        raise InvalidArgument(
-            [Violation("", f"the request can't be decoded as a request of {call.rpc.name}")]
-        ) from None
+        raise InvalidArgument([Violation("request", f"can't be decoded as a request of {call.rpc.name}")]) from None
 
 
 def _token(call: Call, request: object) -> Mapping[str, str]:
