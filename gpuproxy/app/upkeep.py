@@ -59,13 +59,13 @@ def doctor(settings: Settings) -> tuple[Finding, ...]:
     return _with_database(settings, look)
 
 
-def proxy_notes(settings: Settings) -> list[str]:
+def notes(settings: Settings) -> list[str]:
     """One line for each marketplace that is reached through an HTTP proxy, and for each variable that can't be used.
 
-    No line has credentials. Without an account, nothing uses a proxy.
+    No line has credentials. Without an account, nothing uses a proxy, and the line says that there is none.
     """
     if not settings.accounts:
-        return []
+        return ["No marketplace key is set here: only the database was checked."]
     used = proxies_in_use(settings, settings.accounts)
     lines = [f"{name} is reached through the HTTP proxy {proxy}" for name, proxy in used.items()]
     return lines + [f"{setting} is not used: {problem}" for setting, problem in settings.proxy_problems]

@@ -23,7 +23,7 @@ def chosen(settings: Settings, name: str) -> Sequence[Target]:
         raise ConfigError("There is no webhook. Set GPUPROXY_WEBHOOK_URL and GPUPROXY_WEBHOOK_SECRET.")
     of_name = [each for each in found if name in ("", each.name)]
     if not of_name:
-        raise ConfigError(f"There is no webhook {name!r}. There are {', '.join(each.name for each in found)}.")
+        raise ConfigError(f"There is no webhook {name!r}. The webhooks: {', '.join(each.name for each in found)}.")
     return of_name
 
 

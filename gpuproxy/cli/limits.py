@@ -10,6 +10,13 @@ from gpuproxy.cli.connection import Connection, client_command
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _POLICIES = ("warn", "no_new", "stop_newest", "release_newest")
+_THEN = {
+    "warn": "The policy warn only logs it.",
+    "no_new": "Nothing new is rented. What is rented runs on.",
+    "stop_newest": "Nothing new is rented, and the newest machines without an end are stopped.",
+    "release_newest": "Nothing new is rented, and the newest machines without an end are released, with their data.",
+}
+"""What each policy does while the limit is exceeded."""
 _EXAMPLES = """\b
 Examples:
   gpuproxy limits set 24h 50
@@ -110,6 +117,16 @@ def set_limit(connection: Connection, /, **wanted: Any) -> None:
         click.echo(f"There is no limit of {limit.window} for {_whose(limit)} any more")
     else:
         click.echo(f"{tables.price(limit.limit)} in {limit.window} for {_whose(limit)}, {limit.policy}")
+        _warn_if_exceeded(connection, limit)
+
+
+def _warn_if_exceeded(connection: Connection, limit: pb.SpendingLimit) -> None:
+    """Say that more than the limit is spent or held already. Only for limits of all projects, whose sums are shown."""
+    if limit.scope != "global":
+        return
+    windows = connection.call(connection.stub.GetSpendingInfo, pb.GetSpendingInfoRequest()).windows
+    if any(each.exceeded and (each.window, each.scope) == (limit.window, "global") for each in windows):
+        click.echo(f"It is exceeded already. {_THEN[limit.policy]}", err=True)
 
 
 def _whose(limit: pb.SpendingLimit) -> str:

@@ -212,7 +212,7 @@ def _market_summary(connection: Connection, answer: pb.ListGPUInstancesResponse)
     parts.append(f"{answer.available_gpus} GPUs can be rented at once")
     if answer.as_of.ByteSize():
         old = (connection.server_now() - answer.as_of.ToDatetime(UTC)).total_seconds()
-        parts.append(f"seen {tables.span(old)} ago")
+        parts.append(f"oldest offer seen {tables.span(old)} ago")
     if answer.unreachable:
         parts.append(f"no answer from {', '.join(answer.unreachable)}")
     return " · ".join(parts)

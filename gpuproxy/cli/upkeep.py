@@ -21,7 +21,7 @@ def doctor(as_json: bool) -> None:
     with explained():
         settings = settings_of_here()
         found = upkeep.doctor(settings)
-    notes = upkeep.proxy_notes(settings)
+    notes = upkeep.notes(settings)
     code = 0 if all(each.notice for each in found) else 1
     if as_json:
         listed = [

@@ -168,6 +168,7 @@ def test_a_pass_without_an_answer_says_why_and_fails(
 
 
 NOTHING = "No problems found."
+KEYLESS = "No marketplace key is set here: only the database was checked."
 
 
 def test_doctor_reports_unknown_outcomes_and_what_to_do():
@@ -210,7 +211,7 @@ def test_a_database_copied_beside_a_running_server_works_after_a_restore(
                 made = client.call("ReserveGPUs", pb.ReserveGPUsRequest(count=2, max_price=5, request_id="a"))
             _use(monkeypatch, tmp_path)
             keyless = CliRunner().invoke(root, ["doctor"])  # this shell has no key, even if the server has one
-            assert (keyless.exit_code, keyless.output) == (0, f"{NOTHING}\n")
+            assert (keyless.exit_code, keyless.output) == (0, f"{KEYLESS}\n{NOTHING}\n")
             _use_market(monkeypatch, market)
             copied = CliRunner().invoke(root, ["backup", str(tmp_path / "copy.db")])
             assert copied.exit_code == 0, copied.output
@@ -259,7 +260,7 @@ def test_a_notice_alone_is_printed_and_marked_but_is_no_problem(tmp_path: Path, 
         until(lambda: "contract_ends" in CliRunner().invoke(root, ["doctor"]).stdout)
     told, as_json = CliRunner().invoke(root, ["doctor"]), CliRunner().invoke(root, ["doctor", "--json"])
     assert (told.exit_code, as_json.exit_code) == (0, 0)
-    assert told.stdout.startswith("contract_ends (notice): ")
+    assert told.stdout.startswith(f"{KEYLESS}\ncontract_ends (notice): ")
     assert f"End of the contract of vast.ai {machine.contract_id}: " in told.stdout
     assert told.stdout.endswith("\nNo problems found, only notices.\n")
     assert [(each["kind"], each["notice"]) for each in json.loads(as_json.stdout)["findings"]] == [

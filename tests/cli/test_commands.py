@@ -99,9 +99,9 @@ def test_list_shows_offers_and_names_unreachable_providers(run: Run) -> None:
     ]  # fmt: skip
     assert lines[1].startswith("vast-1     2  RTX 4090")
     assert "  $0.62  $14.88  $104.16  $446.40  " in lines[1]
-    assert (
-        lines[-1]
-        == "1 of 12 offers (--limit shows more) · 31 GPUs can be rented at once · seen 4 s ago · no answer from io.net"
+    assert lines[-1] == (
+        "1 of 12 offers (--limit shows more) · 31 GPUs can be rented at once · oldest offer seen 4 s ago"
+        " · no answer from io.net"
     )
 
 

@@ -154,6 +154,24 @@ def test_a_limit_that_is_set_is_sent_as_given_and_the_answer_is_shown(
     assert world.set == [pb.SetSpendingLimitRequest(**sent)]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["month", "10"], "It is exceeded already. Nothing new is rented, and the newest machines without an end are"),
+        (["month", "10", "--policy", "warn"], "It is exceeded already. The policy warn only logs it."),
+        (["month", "10", "--project", "other"], ""),
+        (["1h", "10"], ""),
+        (["month", "0"], ""),
+    ],
+)
+def test_a_limit_that_is_exceeded_already_says_so_and_what_its_policy_does(
+    run: Run, words: list[str], said: str
+) -> None:
+    result = run("limits", "set", *words)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(said) if said else result.stderr == ""
+
+
 @pytest.mark.parametrize("words", [["24h"], ["24h", "much"], ["24h", "5", "--policy", "kill"], ["24h", "5", "6"]])
 def test_wrong_usage_of_limits_sends_nothing(run: Run, world: Limited, words: list[str]) -> None:
     assert run("limits", "set", *words).exit_code == 2

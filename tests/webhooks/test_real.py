@@ -87,6 +87,7 @@ def test_the_test_command_says_whether_the_target_takes_an_event(tmp_path: Path)
     assert nameless.output == "default: no connection (the host's name is not known)\n"
     unknown = run("test", "other", folder=tmp_path, GPUPROXY_WEBHOOK_URL=url)
     assert unknown.exit_code == 2
+    assert "There is no webhook 'other'. The webhooks: default." in unknown.output
 
 
 def test_a_receiver_without_tls_is_said_to_be_without_and_not_named(tmp_path: Path) -> None:

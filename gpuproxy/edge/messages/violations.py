@@ -36,7 +36,7 @@ class Violations:
             self.add(field, "must be a finite number")
             return least
         if not least <= value <= most:
-            self.add(field, f"must be {_span(least, most)}, not {value:g}")
+            self.add(field, f"must be {_span(least, most)}, not {value:,.12g}")
         return value
 
     def word(self, field: str, value: str, words: Collection[str], default: str) -> str:
@@ -69,4 +69,4 @@ def shown(value: str) -> str:
 
 
 def _span(least: float, most: float) -> str:
-    return f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
+    return f"at least {least:,.12g}" if math.isinf(most) else f"{least:,.12g} to {most:,.12g}"
