@@ -132,6 +132,7 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
                 f"{_ADMIN_KEY}: {file} must contain nothing but an API key, which {problem}: not started. Name another "
                 "file. If it does not exist, the server creates it with a key."
             )
+        private_files.restrict(file)
         await _ensure_key(db, random, text, "admin")
         return text
     text = key_text(random)
@@ -181,6 +182,7 @@ async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
             f"{same_secrets.DEMAND_KEY}: {file} does not contain a valid key: not started. Restore the file that was "
             "created with the database."
         )
+    private_files.restrict(file)
     return key
 
 
@@ -197,7 +199,6 @@ def _keep(setting: str, file: Path, text: str) -> None:
 
 def _kept(setting: str, file: Path) -> str:
     try:
-        private_files.restrict(file)
         return file.read_text().strip() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise WrongDatabase(f"{setting}: {file} can't be read ({type(error).__name__}): not started.") from error

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import InvalidArgument, NotFound, Violation
-from gpuproxy.model.limits import ALWAYS_SHOWN, POLICIES, Over, Policy, SpendingLimit, Usage, canonical, window
+from gpuproxy.model.limits import ALWAYS_SHOWN, POLICIES, Over, Policy, SpendingLimit, Usage, Window, window
 from gpuproxy.model.money import Micro
 from gpuproxy.ports import Database, Tx
 from gpuproxy.store import keys, limits, spend_limits
@@ -15,6 +15,9 @@ from gpuproxy.store.spent import first_payment
 
 _MOST = Micro(10**15)
 """A billion dollars."""
+_MINUTE = 60_000_000
+_MOST_HOURS = 72
+"""Up to here whole days are named in hours, as the windows of the published settings are."""
 _MAX_NAME = 64
 """Characters of a project or the id of a key."""
 
@@ -97,7 +100,7 @@ class SpendingLimits:
     def _limit(self, wanted: "LimitWish") -> SpendingLimit:
         violations = []
         try:
-            period = canonical(window(wanted.window))
+            period = _canonical(window(wanted.window))
         except ValueError as error:
             violations.append(Violation("window", str(error)))
             period = window("1h")
@@ -142,6 +145,16 @@ def _unlimited(caller: Caller) -> list[SpendingLimit]:
         )
         for name in ALWAYS_SHOWN
     ]  # fmt: skip
+
+
+def _canonical(given: Window) -> Window:
+    """The window with the one name for its length: whole days above 72 hours, else whole hours, else minutes."""
+    if not given.length:
+        return given
+    minutes = given.length // _MINUTE
+    if minutes % 1440 == 0 and minutes > _MOST_HOURS * 60:
+        return Window(f"{minutes // 1440}d", given.length)
+    return Window(f"{minutes}m" if minutes % 60 else f"{minutes // 60}h", given.length)
 
 
 def _nothing_to_remove(limit: SpendingLimit, known: Sequence[SpendingLimit]) -> str:

@@ -37,8 +37,6 @@ NEAR = 0.8
 _HOUR = 3_600_000_000
 _UNITS = {"m": 60_000_000, "min": 60_000_000, "h": _HOUR, "d": 24 * _HOUR}
 _SHORTEST, LONGEST = 5 * _UNITS["m"], 90 * _UNITS["d"]
-_MOST_HOURS = 72 * _HOUR
-"""Up to here whole days are named in hours, as the windows of the published settings are."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -80,17 +78,6 @@ def window(text: str) -> Window:
     if not _SHORTEST <= length <= LONGEST:
         raise ValueError(f"{text!r} is no window: use a duration from 5m to 90d, such as 1h, 24h or 30d, or {MONTH}")
     return Window(name, length)
-
-
-def canonical(given: Window) -> Window:
-    """The window with the one name for its length: whole days above 72 hours, else whole hours, else minutes."""
-    if not given.length:
-        return given
-    for unit in ("d", "h"):
-        number, rest = divmod(given.length, _UNITS[unit])
-        if not rest and (unit == "h" or given.length > _MOST_HOURS):
-            return Window(f"{number}{unit}", given.length)
-    return Window(f"{given.length // _UNITS['m']}m", given.length)
 
 
 def month_of(at: int) -> Span:

@@ -178,7 +178,9 @@ def _start(tmp_path: Path, file: Path) -> str:
 def test_a_file_without_a_key_that_is_too_long_to_guess_gives_no_admin(tmp_path: Path, text: str) -> None:
     file = tmp_path / "admin-key"
     file.write_text(text)
+    file.chmod(0o644)
     assert _start(tmp_path, file).startswith(f"GPUPROXY_ADMIN_KEY_FILE: {file} must ")
+    assert file.stat().st_mode & 0o777 == 0o644, "a file given by mistake is left as it is"
     assert text not in _start(tmp_path, file)
     assert file.read_text() == text
 

@@ -32,8 +32,7 @@ def provision(**fields: Any) -> pb.ProvisionWarmPoolRequest:
     return pb.ProvisionWarmPoolRequest(**({"machine_id": 1, "host_machine_id": 2} | fields))
 
 
-ROOT, HOME = "/root", "/home"
-"""Folders of a rented machine."""
+HOME, ROOT = "/home", "/root"
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("machine_id", {"machine_id": 0}),
     ("machine_id", {"machine_id": -1}),

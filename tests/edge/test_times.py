@@ -1,4 +1,4 @@
-"""Times and durations of requests."""
+"""Times and durations of requests: what is wrong with one is said, and a set duration is never 0."""
 
 from datetime import timedelta
 
@@ -6,10 +6,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpuproxy.edge.messages.demands import extend_until, reserve_demand
+from gpuproxy.edge.messages.demands import Defaults, extend_until, reserve_demand
 from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.edge.test_fields import DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -29,4 +28,4 @@ def test_the_error_for_a_time_says_what_is_wrong_with_it(at: Timestamp, text: st
 
 def test_a_set_duration_is_never_rounded_to_zero() -> None:
     request = pb.ReserveGPUsRequest(count=1, ready_timeout=Duration(nanos=1))
-    assert reserve_demand(request, DEFAULTS).ready_timeout == timedelta(microseconds=1)
+    assert reserve_demand(request, Defaults(max_price=2.0)).ready_timeout == timedelta(microseconds=1)
