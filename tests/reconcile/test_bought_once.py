@@ -4,29 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from gpuproxy.model.bookings import BookingState
 from gpuproxy.outcomes import extensions
 from tests.prepaid import PrepaidWorld, in_prepaid_world
+from tests.reconcile.test_extending import CONFIRMED, DUE, REFUSED, booking_states, is_booked_as_paid
 
 pytestmark = pytest.mark.long
-
-_DUE = 50 * 60.0
-"""Seconds from a create of one hour to its extension."""
-CONFIRMED, REFUSED = BookingState.CONFIRMED, BookingState.REFUSED
-
-
-async def _is_booked_as_paid(world: PrepaidWorld, *, hours: int) -> None:
-    """The market and the books agree on what is booked and paid."""
-    machine, lease = world.market_.machine, await world.lease()
-    until = lease.prepaid.booked_until
-    assert until is not None
-    assert abs(until.timestamp() - machine["until"]) < 180
-    assert lease.prepaid.booked_hours == hours == (machine["until"] - machine["from"]) / 3600
-    assert lease.prepaid.paid == machine["paid"] == await world.cost()
-
-
-async def _states(world: PrepaidWorld) -> list[tuple[str, BookingState]]:
-    return [(each.kind, each.state) for each in await world.bookings()]
 
 
 def test_an_extension_that_is_sent_late_is_not_sent_again_meanwhile() -> None:
@@ -35,10 +17,10 @@ def test_an_extension_that_is_sent_late_is_not_sent_again_meanwhile() -> None:
     async def story(world: PrepaidWorld) -> None:
         world.market_.extend_wait = 200.0
         await world.rent()
-        await world.sleep(_DUE + 400)
+        await world.sleep(DUE + 400)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=2)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
+        await is_booked_as_paid(world, hours=2)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
 
     in_prepaid_world(story)
 
@@ -50,16 +32,16 @@ def test_an_accepted_extension_counts_once_although_reads_have_decided_against_i
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
         world.market_.on_extend = ["lost", "never"]
-        await world.sleep(_DUE + 200)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", REFUSED)]
+        await world.sleep(DUE + 200)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", REFUSED)]
         refused = (await world.bookings())[1]
         world.market_._extend(world.market_.machine["machine_id"], 1)
         await world.sleep(300 if corrected else 0)
         await world.db.write(lambda tx: extensions.bought(tx, refused))
-        assert (await _states(world))[1] == ("extend", REFUSED if corrected else CONFIRMED)
-        await _is_booked_as_paid(world, hours=2)
+        assert (await booking_states(world))[1] == ("extend", REFUSED if corrected else CONFIRMED)
+        await is_booked_as_paid(world, hours=2)
         await world.sleep(150)
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
 
@@ -72,9 +54,9 @@ def test_an_extension_that_was_refused_and_executed_is_found_and_not_sent_again(
         await world.sleep(300)
         world.market_.hidden = hidden
         world.market_.on_extend = [f"{refusal}_executed"]
-        await world.sleep(_DUE)
+        await world.sleep(DUE)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
         assert (await world.lease()).prepaid.extend_refusal == ""
         await world.sleep(3600)
         assert len(world.market_.extended) == 2, "the next one is due an hour later"
@@ -86,7 +68,7 @@ def test_after_a_refusal_the_machine_is_read_before_the_extension_is_sent_again(
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
         world.market_.on_extend = ["busy"]
-        await world.sleep(_DUE - 10)
+        await world.sleep(DUE - 10)
         world.market_.reads_fail = True
         await world.sleep(120)
         assert len(world.market_.extended) == 1
@@ -94,7 +76,7 @@ def test_after_a_refusal_the_machine_is_read_before_the_extension_is_sent_again(
         await world.sleep(20)
         assert len(world.market_.extended) == 2
         await world.sleep(20)
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
 
@@ -105,10 +87,10 @@ def test_an_extension_that_reads_do_not_show_yet_is_not_sent_again(answer: str, 
         await world.rent()
         world.market_.on_extend = [answer]
         world.market_.read_lag, world.market_.paid_lags = timedelta(minutes=7), paid_lags
-        await world.sleep(_DUE + 15 * 60)
+        await world.sleep(DUE + 15 * 60)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=2)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
+        await is_booked_as_paid(world, hours=2)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
 
     in_prepaid_world(story)
 
@@ -116,7 +98,7 @@ def test_an_extension_that_reads_do_not_show_yet_is_not_sent_again(answer: str, 
 def test_a_booking_that_is_shorter_than_recorded_is_corrected_if_no_extension_was_confirmed_just_now() -> None:
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
-        await world.sleep(_DUE + 20 * 60)
+        await world.sleep(DUE + 20 * 60)
         world.market_.machine["until"] -= 1800
         await world.sleep(300)
         until = (await world.lease()).prepaid.booked_until

@@ -20,12 +20,12 @@ from tests.prepaid import HOUR, P1, PrepaidWorld, in_prepaid_world
 pytestmark = pytest.mark.long
 
 Story = Callable[[PrepaidWorld], Awaitable[None]]
-_DUE = 50 * 60.0
+DUE = 50 * 60.0
 """Seconds from a create of one hour to its extension."""
 CONFIRMED, REFUSED = BookingState.CONFIRMED, BookingState.REFUSED
 
 
-async def _is_booked_as_paid(world: PrepaidWorld, *, hours: int) -> None:
+async def is_booked_as_paid(world: PrepaidWorld, *, hours: int) -> None:
     """The market and the books agree on what is booked and paid."""
     machine, lease = world.market_.machine, await world.lease()
     until = lease.prepaid.booked_until
@@ -36,7 +36,7 @@ async def _is_booked_as_paid(world: PrepaidWorld, *, hours: int) -> None:
     assert 1_000_000_000 - world.market_.credit == machine["paid"]
 
 
-async def _states(world: PrepaidWorld) -> list[tuple[str, BookingState]]:
+async def booking_states(world: PrepaidWorld) -> list[tuple[str, BookingState]]:
     return [(each.kind, each.state) for each in await world.bookings()]
 
 
@@ -47,11 +47,11 @@ def _stored(world: PrepaidWorld, query: str) -> list[tuple[Any, ...]]:
 def test_a_machine_without_an_end_is_extended_hour_by_hour_near_the_end_of_each_booking():
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
-        await world.sleep(_DUE - 60)
+        await world.sleep(DUE - 60)
         assert world.market_.extended == []
         await world.sleep(4 * 3600)
         assert len(world.market_.extended) == 4
-        await _is_booked_as_paid(world, hours=5)
+        await is_booked_as_paid(world, hours=5)
         await world.books_agree_with_market()
 
     in_prepaid_world(story)
@@ -62,7 +62,7 @@ def test_a_lease_with_an_end_buys_only_the_hours_that_it_needs():
         await world.rent(lease=2.5 * 3600)
         await world.sleep(2.4 * 3600)
         assert len(world.market_.extended) == 2
-        await _is_booked_as_paid(world, hours=3)
+        await is_booked_as_paid(world, hours=3)
 
     in_prepaid_world(story)
 
@@ -72,7 +72,7 @@ def test_a_create_books_the_hours_of_the_setting_and_an_extension_buys_as_many_a
         await world.rent(lease=6 * 3600)
         await world.sleep(4 * 3600)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=6)
+        await is_booked_as_paid(world, hours=6)
 
     in_prepaid_world(story, hours=4)
 
@@ -83,7 +83,7 @@ def test_an_end_that_is_moved_buys_nothing_before_the_end_of_the_booking_is_near
         await world.engine.reservations.extend(P1, made.reservation.id, world.clock.now() + 3 * HOUR)
         await world.sleep(1200)
         assert world.market_.extended == []
-        await world.sleep(_DUE - 1200 + 5)
+        await world.sleep(DUE - 1200 + 5)
         assert len(world.market_.extended) == 1
 
     in_prepaid_world(story)
@@ -98,7 +98,7 @@ def test_an_end_that_is_moved_near_the_end_of_the_booking_buys_at_once():
         await world.sleep(2)
         assert len(world.market_.extended) == 1
         await world.sleep(120)
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
 
@@ -110,10 +110,10 @@ def test_a_lost_answer_to_an_executed_extension_is_recorded_once_and_nothing_is_
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
         world.market_.on_extend = ["lost_executed"]
-        await world.sleep(_DUE + 300)
+        await world.sleep(DUE + 300)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=2)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
+        await is_booked_as_paid(world, hours=2)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
         assert (await world.lease()).prepaid.extend_refusal == ""
 
     in_prepaid_world(story)
@@ -125,13 +125,13 @@ def test_a_lost_answer_to_an_extension_that_was_not_executed_sends_another_one_a
         reads: list[float] = []
         world.market_.on_extend = ["lost"]
         world.overhear.append(lambda request: _note_read(request, reads, world))
-        await world.sleep(_DUE + 300)
+        await world.sleep(DUE + 300)
         first, second = world.market_.extended
         assert second - first >= timedelta(seconds=60)
         between = [at for at in reads if first.timestamp() < at <= second.timestamp()]
         assert between[-1] - between[0] >= 60
-        await _is_booked_as_paid(world, hours=2)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", CONFIRMED)]
+        await is_booked_as_paid(world, hours=2)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", CONFIRMED)]
 
     in_prepaid_world(story)
 
@@ -145,7 +145,7 @@ def test_while_reads_fail_no_second_extension_is_sent():
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
         world.market_.on_extend = ["lost"]
-        await world.sleep(_DUE - 10)
+        await world.sleep(DUE - 10)
         world.market_.reads_fail = True
         await world.sleep(400)
         assert len(world.market_.extended) == 1
@@ -160,11 +160,11 @@ def test_extensions_that_are_lost_again_and_again_never_overlap_and_the_last_one
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
         world.market_.on_extend = ["lost", "lost", "lost", "lost_executed"]
-        await world.sleep(_DUE + 900)
+        await world.sleep(DUE + 900)
         sent = world.market_.extended
         assert len(sent) == 4
         assert all(later - earlier >= timedelta(seconds=60) for earlier, later in pairwise(sent))
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
 
@@ -173,9 +173,9 @@ def test_a_listing_that_lags_behind_an_extension_buys_nothing_twice():
     async def story(world: PrepaidWorld) -> None:
         world.market_.listing_lag = timedelta(minutes=9)
         await world.rent()
-        await world.sleep(_DUE + 1200)
+        await world.sleep(DUE + 1200)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
 
@@ -198,7 +198,7 @@ async def _crashes(world: PrepaidWorld, *, sent: bool) -> None:
         world.overhear.append(die_at_the_market)
     else:
         world.after_writes.append(die_after_the_commit)
-    await world.sleep(_DUE + 1)
+    await world.sleep(DUE + 1)
     world.overhear.clear()
     world.after_writes.clear()
     assert world.life.dead
@@ -212,8 +212,8 @@ def test_a_crash_after_the_send_of_an_extension_buys_nothing_twice():
         await _crashes(world, sent=True)
         await world.sleep(400)
         assert len(world.market_.extended) == 1
-        await _is_booked_as_paid(world, hours=2)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
+        await is_booked_as_paid(world, hours=2)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", CONFIRMED)]
 
     in_prepaid_world(story)
 
@@ -227,8 +227,8 @@ def test_a_crash_before_the_send_of_an_extension_is_seen_by_two_reads_and_then_i
         await world.sleep(60)
         assert len(world.market_.extended) == 1
         await world.sleep(60)
-        await _is_booked_as_paid(world, hours=2)
-        assert await _states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", CONFIRMED)]
+        await is_booked_as_paid(world, hours=2)
+        assert await booking_states(world) == [("create", CONFIRMED), ("extend", REFUSED), ("extend", CONFIRMED)]
 
     in_prepaid_world(story)
 
@@ -240,7 +240,7 @@ def test_missing_funds_are_reported_with_the_coming_end_and_tried_again_until_so
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
         world.market_.on_extend = ["funds", "funds", "funds"]
-        await world.sleep(_DUE + 5)
+        await world.sleep(DUE + 5)
         lease = await world.lease()
         assert "PROVIDER_FUNDS" in lease.prepaid.extend_refusal
         accounts = {(lease.provider, lease.account)}
@@ -251,7 +251,7 @@ def test_missing_funds_are_reported_with_the_coming_end_and_tried_again_until_so
         assert len(world.market_.extended) == 4
         assert (await world.lease()).prepaid.extend_refusal == ""
         assert await world.db.read(lambda tx: findings(tx, accounts)) == ()
-        await _is_booked_as_paid(world, hours=2)
+        await is_booked_as_paid(world, hours=2)
 
     with capture_logs() as lines:
         in_prepaid_world(story)
@@ -278,7 +278,7 @@ def test_a_machine_above_the_price_limit_is_not_extended():
         await world.rent(max_price=0.26)
         world.market_.lists_prices = True
         world.market_.machine["usd_per_hour"] = 0.6
-        await world.sleep(_DUE + 60)
+        await world.sleep(DUE + 60)
         assert world.market_.extended == []
         assert "price" in (await world.lease()).prepaid.extend_refusal
 
@@ -289,7 +289,7 @@ def test_a_machine_whose_extension_cost_more_than_the_limit_is_not_extended_agai
     async def story(world: PrepaidWorld) -> None:
         await world.rent(max_price=0.26)
         world.market_.fee = 200_000
-        await world.sleep(_DUE + 1200)
+        await world.sleep(DUE + 1200)
         assert len(world.market_.extended) == 1
         assert (await world.lease()).observed.price == 700_000
         await world.sleep(2500)
@@ -302,7 +302,7 @@ def test_a_machine_whose_extension_cost_more_than_the_limit_is_not_extended_agai
 def test_on_a_full_disk_nothing_is_extended():
     async def story(world: PrepaidWorld) -> None:
         await world.rent()
-        await world.sleep(_DUE - 5)
+        await world.sleep(DUE - 5)
         world.life.books_fail = True
         await world.sleep(60)
         assert world.market_.extended == []
@@ -323,13 +323,13 @@ def test_fees_that_only_a_read_shows_become_an_adjustment_after_two_reads():
         await world.sleep(30)
         assert await world.cost() == 500_000
         await world.sleep(120)
-        await _is_booked_as_paid(world, hours=1)
+        await is_booked_as_paid(world, hours=1)
         assert await world.cost() == 525_000
         told, total = await world.engine.spending.transactions(P1, 10, 0)
         assert [each.amount for each in told] == [25_000, 500_000]
         assert total == 2
-        await world.sleep(_DUE)
-        await _is_booked_as_paid(world, hours=2)
+        await world.sleep(DUE)
+        await is_booked_as_paid(world, hours=2)
 
     in_prepaid_world(story)
 
@@ -340,7 +340,7 @@ def test_a_booking_that_somebody_made_longer_by_hand_is_taken_over_after_two_rea
         await world.sleep(100)
         world.market_._extend(world.market_.machine["machine_id"], 2)
         await world.sleep(300)
-        await _is_booked_as_paid(world, hours=3)
+        await is_booked_as_paid(world, hours=3)
         assert len(world.market_.extended) == 1
 
     in_prepaid_world(story)
@@ -358,7 +358,7 @@ def test_an_extension_is_committed_before_it_is_sent_and_a_lease_has_one_open_bo
         world.overhear.append(look)
         await world.rent()
         world.market_.on_extend = ["lost"]
-        await world.sleep(_DUE + 300)
+        await world.sleep(DUE + 300)
         assert seen == [[("extend", "sent", 1, 500_000)]] * 2
         lease = await world.lease()
         assert await world.db.read(lambda tx: bookings.open_of(tx, lease.id)) is None
