@@ -179,8 +179,8 @@ async def fingerprint_key(db: Database, random: Random, file: Path) -> bytes:
         key = b""
     if len(key) < _LEAST_DEMAND_KEY:
         raise WrongDatabase(
-            f"{same_secrets.DEMAND_KEY}: {file} does not contain a valid key: not started. Restore the file that was "
-            "created with the database."
+            f"{same_secrets.DEMAND_KEY}: {file} does not contain a valid key, which is base64 of at least "
+            f"{_LEAST_DEMAND_KEY} bytes: not started. Restore the file that was created with the database."
         )
     private_files.restrict(file)
     return key

@@ -69,7 +69,7 @@ class SpendingLimits:
     async def set(self, wanted: "LimitWish") -> SpendingLimit:
         """Set a limit; an amount of 0 removes it.
 
-        Raises InvalidArgument, and NotFound for an unknown key and for a limit to remove that there is not.
+        Raises InvalidArgument, and NotFound for an unknown key, or if the limit to remove is one of the settings.
         """
         limit = self._limit(wanted)
 
@@ -77,7 +77,7 @@ class SpendingLimits:
             if limit.scope == "key" and not keys.exists(tx, limit.subject):
                 raise NotFound(f"There is no API key {limit.subject}. ListAPIKeys shows the ids of keys.")
             if not spend_limits.replace(tx, limit) and not limit.amount:
-                raise NotFound(_nothing_to_remove(limit, spend_limits.listed(tx)))
+                _require_no_setting(limit, spend_limits.listed(tx))
             return limit
 
         return await self._db.write(write)
@@ -157,13 +157,15 @@ def _canonical(given: Window) -> Window:
     return Window(f"{minutes}m" if minutes % 60 else f"{minutes // 60}h", given.length)
 
 
-def _nothing_to_remove(limit: SpendingLimit, known: Sequence[SpendingLimit]) -> str:
-    text = f"There is no limit of {limit.window.name} for {limit.whose}, so none was removed."
-    same = (limit.scope, limit.subject, limit.window.length)
+def _require_no_setting(removed: SpendingLimit, known: Sequence[SpendingLimit]) -> None:
+    """Raise NotFound if the limit that was to be removed, and that no call had set, is one of the settings."""
+    same = (removed.scope, removed.subject, removed.window.length)
     for each in known:
         if (each.scope, each.subject, each.window.length) == same:
-            return f"{text} The limit of {each.window.name} comes from the setting {each.name}: change that."
-    return f"{text} ListSpendingLimits shows the limits."
+            raise NotFound(
+                f"No call has set a limit of {removed.window.name} for {removed.whose}, so none was removed. The limit "
+                f"of {each.window.name} comes from the setting {each.name}: change that."
+            )
 
 
 def _next_release(tx: Tx, usage: Usage) -> datetime | None:

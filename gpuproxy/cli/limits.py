@@ -124,9 +124,12 @@ def _warn_if_exceeded(connection: Connection, limit: pb.SpendingLimit) -> None:
     """Say that more than the limit is spent or held already. Only for limits of all projects, whose sums are shown."""
     if limit.scope != "global":
         return
-    windows = connection.call(connection.stub.GetSpendingInfo, pb.GetSpendingInfoRequest()).windows
+    try:
+        windows = connection.call(connection.stub.GetSpendingInfo, pb.GetSpendingInfoRequest()).windows
+    except click.ClickException:  # the limit is set; this would only have told more
+        return
     if any(each.exceeded and (each.window, each.scope) == (limit.window, "global") for each in windows):
-        click.echo(f"It is exceeded already. {_THEN[limit.policy]}", err=True)
+        click.echo(f"It is exceeded already. {_THEN.get(limit.policy, '')}".rstrip(), err=True)
 
 
 def _whose(limit: pb.SpendingLimit) -> str:

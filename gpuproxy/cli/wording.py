@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "ListGPUInstances with `state: rented`": "ps",
     "ListProviders": "providers",
     "ListReservations": "reservations",
+    "ListSpendingLimits": "limits",
     "ListSSHKeys": "ssh-keys list",
     "ListWarmPoolHosts": "warmpool hosts",
     "ProvisionWarmPool": "warmpool provision",

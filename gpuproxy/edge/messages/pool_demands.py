@@ -43,9 +43,9 @@ _MAX_INT64 = 2**63 - 1
 _PAGE, _PAGE_MAX = 50, 1000
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+/?")
 _SYSTEM = re.compile(
-    r"/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr|var/(lib|lock|run)|(root|home/[^/]+)/\.ssh)(/.*)?"
+    r"/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr|var/(lock|run|lib/(apt|dpkg|systemd))|(root|home/[^/]+)/\.ssh)(/.*)?"
 )
-_HOMES = frozenset({"/home", "/root", "/tmp", "/var"})  # noqa: S108 - no file is made there
+_HOMES = frozenset({"/home", "/root", "/tmp", "/var", "/var/lib"})  # noqa: S108 - no file is made there
 """A volume mounted over one of them, or over or into one of _SYSTEM, would break the machine or lock its owner out."""
 _WINDOW = re.compile(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", re.ASCII)
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")

@@ -147,11 +147,12 @@ def test_a_limit_of_the_settings_keeps_its_name_and_is_not_removed_by_a_call() -
     in_world(story)
 
 
-def test_a_limit_that_does_not_exist_can_not_be_removed() -> None:
+def test_a_repeated_removal_of_a_limit_changes_nothing() -> None:
     async def story(world: World) -> None:
         await set_to(world, window="24h", limit=2.0, project="research")
-        with pytest.raises(NotFound, match="no limit of 24h for project reserch"):
-            await set_to(world, window="1d", limit=0.0, project="reserch")
+        await set_to(world, window="24h", limit=2.0)
+        for name in ("1d", "24h"):
+            await set_to(world, window=name, limit=0.0)
         assert await listed(world) == [("24h", "research", 2.0)]
 
     in_world(story)
