@@ -117,6 +117,8 @@ class Horizons:
     def _extend(self, tx: Tx) -> None:
         for due in self._due(tx):
             lease = leases.get(tx, due.lease.id)  # an earlier one may have ended it
+            if _is_over(lease, tx.now()) is not _is_over(due.lease, tx.now()):
+                continue  # one that has just been ended still holds its time; the next step sees to it
             if lease.state is LeaseState.UNKNOWN or _is_over(lease, tx.now()):  # it costs money until it is proven gone
                 limits.force(tx, due.wanted)
                 continue

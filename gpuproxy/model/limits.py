@@ -271,7 +271,9 @@ def exceeded(
     if not goes_on:
         return Over(usage=usage, asked=after - before, span=span)
     missing = holds.at_end(limit, now, spent) - limit.amount
-    return Over(usage=usage, asked=holds.longer(now), span=span, missing_later=missing) if missing > 0 else None
+    if missing <= len(holds.others) + len(holds.after):  # each part of an hour is rounded by less than a micro-dollar
+        return None
+    return Over(usage=usage, asked=holds.longer(now), span=span, missing_later=missing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

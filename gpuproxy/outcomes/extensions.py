@@ -202,8 +202,13 @@ def _correct(tx: Tx, lease: Lease, seen: Seen) -> None:
 
 
 def _noted(tx: Tx, lease: Lease, read: BookingRead) -> Lease:
-    """The lease with a read, and with what follows from its price. It may be released."""
-    spending.followed_price(tx, lease, leases.note(tx, lease, read))
+    """The lease with a read, and with what follows from its price. It may be released.
+
+    A price above the limit of the reservation raises no hold after an extension: nothing more is booked.
+    """
+    noted = leases.note(tx, lease, read)
+    if noted.observed.price <= noted.creation.ceiling or _last_extension(tx, lease) is None:
+        spending.followed_price(tx, lease, noted)
     return leases.get(tx, lease.id)
 
 

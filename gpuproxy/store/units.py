@@ -125,10 +125,10 @@ class Unit:
         return cls(fn, loop, loop.create_future())
 
     def run(self, tx: UnitTx) -> None:
-        """Run the function, and keep its result or its error."""
+        """Run the function in its caller's context, in whichever thread, and keep its result or its error."""
         self.error = None
         try:
-            self.result = result_of(self.fn, tx)
+            self.result = self.context.run(result_of, self.fn, tx)
             self.topics, self.callbacks = tuple(tx.topics), tuple(tx.callbacks)
         except Exception as error:  # noqa: BLE001 - it is passed unchanged to the unit's caller
             self.error = error

@@ -97,6 +97,15 @@ async def test_a_callback_runs_in_the_context_of_its_writer(db: Database):
     assert seen == ["t1", None]
 
 
+async def test_a_unit_runs_in_the_context_of_its_writer(db: Database):
+    def trace(_tx: Tx) -> object:
+        return structlog.contextvars.get_contextvars().get("trace_id")
+
+    with structlog.contextvars.bound_contextvars(trace_id="t1"):
+        assert await db.write(trace) == "t1"
+    assert await db.write(trace) is None
+
+
 # -- watching
 
 

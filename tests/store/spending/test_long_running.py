@@ -1,5 +1,6 @@
 """A machine that has run for longer than a sliding window: what it goes on to cost still counts against the limit."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import Lease, LeaseState
-from gpuproxy.model.limits import BudgetExceeded, Policy
+from gpuproxy.model.limits import BudgetExceeded, Hold, Holds, Policy, exceeded
 from gpuproxy.runtime.accounts import Accounts
 from gpuproxy.store import limits
 from gpuproxy.store.rows import micros
@@ -63,11 +64,27 @@ def test_a_limit_that_is_set_below_what_a_machine_costs_in_a_window_applies_its_
 def test_a_machine_whose_price_fits_the_limit_runs_on_for_many_windows() -> None:
     async def story(world: World) -> None:
         made = await running(world, 0.02)
-        await put_hourly(world, 1.01, "release_newest")
+        await put_hourly(world, 1.0, "release_newest")
         await world.sleep(6 * 3600)
         assert await states(world, made) == [S.ACTIVE]
 
     story_of(story)
+
+
+@pytest.mark.parametrize(("too_much", "refused"), [(0, False), (1, False), (2, True)])
+def test_a_micro_dollar_of_rounding_refuses_nothing_to_what_fits_exactly(too_much: int, refused: bool) -> None:
+    """The database cuts the hour at the begin of the window, and rounds both parts."""
+    hour, now = 3_600_000_000, 10**15
+    before = Hold(
+        lease_id="l", project="p1", key_id="", gpus=1, rate=DOLLAR, peak=DOLLAR, since=now - 30 * hour, until=now
+    )
+    holds = Holds(others=[], before=[before], after=[replace(before, until=now + hour)], prolongs=True)
+    fits = limit(24.0, "24h", policy="release_newest")
+    over = exceeded(
+        fits, fits.window.span(now), now, holds=holds, past=lambda _lease, _since: 24 * DOLLAR,
+        spent=lambda since: (now - since) * DOLLAR // hour + too_much,
+    )  # fmt: skip
+    assert (over is not None) is refused
 
 
 def test_the_newest_machine_ends_if_the_others_fit_the_limit_then() -> None:
