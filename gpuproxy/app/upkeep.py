@@ -81,20 +81,6 @@ class Once:
     """False if a marketplace did not answer: nothing is known of its machines."""
 
 
-class _Watch(AccountWatch):
-    """The watch of an account for one pass."""
-
-    def lines(self, decided: Decided) -> list[str]:
-        """One line for each step, or why there is none."""
-        account = self.provider.account
-        if self._trouble is None:
-            return _lines(account, decided)
-        why = f"{self._trouble.reason}: {self._trouble}"
-        if isinstance(self._trouble, RateLimited):
-            why += " A server that runs with the same key uses the same limit. Try again in a minute."
-        return [f"{account}: no step, because the provider does not answer. {why}"]
-
-
 def reconcile(settings: Settings, *, dry_run: bool) -> Once:
     """Reconcile every account once. With `dry_run`, change nothing.
 
@@ -113,11 +99,11 @@ def reconcile(settings: Settings, *, dry_run: bool) -> Once:
             complete = True
             lateness, claims = Lateness(clock), Claims(db, clock, SystemRandom().token(8))
             for provider in await connect_accounts(stack, settings, clock, None, lateness, db=db):
-                watch = _Watch(
+                watch = AccountWatch(
                     provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
                     lateness=lateness, claim=claims.of_account(provider.name, provider.account),
                 )  # fmt: skip
-                lines += watch.lines(await watch.preview())
+                lines += _lines(watch, await watch.preview())
                 complete = complete and watch.silent_since is None
                 if not dry_run:
                     await _reconciled(db, claims, watch)
@@ -244,7 +230,14 @@ def _remove(file: Path) -> None:
             each.unlink()
 
 
-def _lines(account: str, decided: Decided) -> list[str]:
+def _lines(watch: AccountWatch, decided: Decided) -> list[str]:
+    """One line for each step, or why there is none."""
+    account = watch.provider.account
+    if watch.trouble is not None:
+        why = f"{watch.trouble.reason}: {watch.trouble}"
+        if isinstance(watch.trouble, RateLimited):
+            why += " A server that runs with the same key uses the same limit. Try again in a minute."
+        return [f"{account}: no step, because the provider does not answer. {why}"]
     lines = [f"{account}: {_words(step)}" for step in decided.steps if not isinstance(step, Note)]
     lines += [f"{account}: destroy {stray.instance.id}: {stray.kind}" for stray in decided.strays]
     live = len(decided.live)

@@ -217,15 +217,22 @@ def of_incident(old: Incident, new: Incident, *, wanted: bool) -> EventType | No
 # -- what is said of them
 
 
-def lease_data(lease: Lease) -> Data:
-    """The fields of events about one machine."""
-    ends = lease.expires_at
+def _machine_data(lease: Lease) -> Data:
+    """Which machine it is."""
     return {
         "reservation_id": lease.reservation_id,
         "lease_id": lease.id,
         "contract_id": lease.instance_id or "",
         "provider": lease.provider,
         "account": lease.account,
+    }
+
+
+def lease_data(lease: Lease) -> Data:
+    """The fields of events about one machine."""
+    ends = lease.expires_at
+    return {
+        **_machine_data(lease),
         "gpu_model": lease.offered.gpu_model,
         "num_gpus": lease.offered.num_gpus,
         "state": lease.state.value,
@@ -295,11 +302,7 @@ def ended_by_limit_data(usage: Usage, lease: Lease, *, stops: bool) -> Data:
     """The fields of the event that the policy of a limit ends a machine."""
     return {
         **limit_data(usage),
-        "reservation_id": lease.reservation_id,
-        "lease_id": lease.id,
-        "contract_id": lease.instance_id or "",
-        "provider": lease.provider,
-        "account": lease.account,
+        **_machine_data(lease),
         "then": "stopped" if stops else "released",
     }
 

@@ -111,7 +111,7 @@ class AccountWatch:
         """What the last pass listed; None if the provider did not answer."""
         self.utils: Mapping[str, float] = {}
         """By instance: the GPU utilisation that the supervisor, maybe another process, has told of."""
-        self._trouble: ProviderError | None = None
+        self.trouble: ProviderError | None = None  # why the last listing failed
         self._since = clock.now()
         self._asked = self._sent = self._seen = -math.inf
         """Readings of Clock.monotonic(): of the last call of `look`, the last listing sent, and the last one stored."""
@@ -288,7 +288,7 @@ class AccountWatch:
             if doubtful is not None:
                 await self._identity.vouch(replace(found, instances=instances), doubtful)
         except ProviderError as error:
-            self._trouble = error
+            self.trouble = error
             if self.silent_since is None:
                 self.silent_since = began
             self.silence.failed(error, self.silent_since)
@@ -296,7 +296,7 @@ class AccountWatch:
         if self.silent_since is not None:
             self.silence.ended(self.silent_since)
             self.silent_since = None
-        self._trouble = None
+        self.trouble = None
         self.gap.listed(began)
         read = tuple(self._effects.read)
         self._effects.read.clear()
@@ -338,7 +338,7 @@ class AccountWatch:
             mark(tx, self._key, began_at, decided.live, rarely=self._db.exclusive)
             if not self._db.exclusive:
                 tx.after_commit(partial(setattr, self, "utils", utilisation.tell(tx, self._key, listing, self.utils)))
-        trouble = self._trouble
+        trouble = self.trouble
         if trouble is None and listing is not None and listing.unreadable:
             trouble = UnreadableRows("; ".join(listing.unreadable))
         if trouble is None:

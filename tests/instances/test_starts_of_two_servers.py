@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gpuproxy.instances.requests import LeaseView
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import FailedPrecondition, Unavailable
 from gpuproxy.model.leases import LeaseState
@@ -33,6 +34,14 @@ def pause_before_start(server: Server) -> None:
     server.life.before_send = paused
 
 
+async def start_paused(world: World, server: Server, contract: str) -> "asyncio.Future[LeaseView]":
+    """A start whose server is paused just before it sends the request."""
+    pause_before_start(server)
+    starting = asyncio.ensure_future(server.engine.machines.start(CALLER, VAST, contract))
+    await world.sleep(5)
+    return starting
+
+
 async def status(world: World, server: Server, contract: str) -> tuple[str, LeaseState]:
     lease = (await server.engine.instances.by_contract(CALLER, VAST, contract)).lease
     return world.alive()[contract]["status"], lease.state
@@ -42,9 +51,7 @@ def test_a_late_start_does_not_undo_a_stop_that_another_server_confirmed() -> No
     async def story(world: World, servers: list[Server]) -> None:
         a, b = servers
         contract = await parked(world, b)
-        pause_before_start(a)
-        starting = asyncio.ensure_future(a.engine.machines.start(CALLER, VAST, contract))
-        await world.sleep(5)
+        starting = await start_paused(world, a, contract)
         await b.engine.machines.stop(CALLER, VAST, contract)
         a.life.resume()
         with pytest.raises(FailedPrecondition, match="stays stopped") as refused:
@@ -61,9 +68,7 @@ def test_a_start_without_a_stop_meanwhile_runs_although_its_server_was_paused() 
     async def story(world: World, servers: list[Server]) -> None:
         a, b = servers
         contract = await parked(world, b)
-        pause_before_start(a)
-        starting = asyncio.ensure_future(a.engine.machines.start(CALLER, VAST, contract))
-        await world.sleep(5)
+        starting = await start_paused(world, a, contract)
         a.life.resume()
         await starting
         await world.sleep(300)

@@ -51,6 +51,12 @@ def test_a_server_that_does_not_supervise_the_account_refuses_and_another_one_pr
     with_servers(2, story, **SMALL)
 
 
+async def takes_over(world: World, server: Server) -> None:
+    """Make the server the one that supervises the account."""
+    taken = "UPDATE claims SET owner = ?, fence = fence + 1 WHERE name = 'account:vast.ai:vast-1'"
+    await world.db.write(lambda tx: tx.execute(taken, (server.name,)))
+
+
 def test_without_a_name_a_server_probes_an_account_that_it_supervises() -> None:
     async def story(world: World, servers: list[Server]) -> None:
         for server in servers:
@@ -64,8 +70,7 @@ def test_a_probe_goes_on_if_another_server_supervises_the_account_since() -> Non
     async def story(world: World, servers: list[Server]) -> None:
         probing, other = supervisor_first(servers)
         await started(probing)
-        taken = "UPDATE claims SET owner = ?, fence = fence + 1 WHERE name = 'account:vast.ai:vast-1'"
-        await world.db.write(lambda tx: tx.execute(taken, (other.name,)))
+        await takes_over(world, other)
         found = by_name(await ends(world, probing))
         assert other.held("account:")
         assert {name for name, each in found.items() if each.outcome != "measured"} <= {
@@ -96,8 +101,7 @@ def test_another_server_starts_no_second_probe_of_the_account() -> None:
     async def story(world: World, servers: list[Server]) -> None:
         probing, other = supervisor_first(servers)
         await started(probing)
-        taken = "UPDATE claims SET owner = ?, fence = fence + 1 WHERE name = 'account:vast.ai:vast-1'"
-        await world.db.write(lambda tx: tx.execute(taken, (other.name,)))
+        await takes_over(world, other)
         await world.sleep(10)
         assert other.held("account:")
         with pytest.raises(FailedPrecondition, match="is being probed") as refused:
