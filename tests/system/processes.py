@@ -15,6 +15,7 @@ import grpc
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
+from tests.forked import Forked
 
 UNPACED = {f"GPUPROXY_VASTAI_{call}_INTERVAL": "0" for call in ("SEARCH", "CREATE", "LIST", "GET", "DESTROY")}
 WHOLE = ("--search-page", "0", "--shy-rows", "0")
@@ -179,21 +180,24 @@ def reserved(client: Client, request_id: str) -> pb.ReserveGPUsResponse | None:
     return answer
 
 
-def _started(directory: Path, settings: dict[str, str], *command: str) -> "subprocess.Popen[str]":
+def _started(directory: Path, settings: dict[str, str], *command: str) -> "subprocess.Popen[str] | Forked":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GPUPROXY_", "VASTAI_"))}
-    with (directory / f"{command[0]}.log").open("a") as log:
+    log = directory / f"{command[0]}.log"
+    if "PYTEST_VERSION" in os.environ:
+        return Forked(directory, inherited | settings, *command, errors=log)
+    with log.open("a") as errors:  # a script that measures or kills it wants all of a start
         return subprocess.Popen(
             [sys.executable, "-m", "gpuproxy", *command],
             cwd=directory,
             env=inherited | settings,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=errors,
             text=True,
         )
 
 
-def _line(process: "subprocess.Popen[str]", beginning: str) -> str:
+def _line(process: "subprocess.Popen[str] | Forked", beginning: str) -> str:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(beginning):
@@ -202,7 +206,7 @@ def _line(process: "subprocess.Popen[str]", beginning: str) -> str:
     raise AssertionError(f"{process.args} ended with {process.returncode} before it printed {beginning!r}")
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
+def _stop(process: "subprocess.Popen[str] | Forked") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

@@ -1,14 +1,14 @@
 """Two keys over real sockets: calls go on with the second one while the first fails, and return when it recovers."""
 
+import os
 import signal
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests import forked
 from tests.system.processes import UNPACED, WHOLE, Client, Market, Server, until
 
 KEYS = ("sandbox-key", "sandbox-key-2")
@@ -119,18 +119,13 @@ def test_a_key_with_machines_is_missed_at_the_start_and_forced_away_into_doctor(
             assert code == 1
             assert "unconfigured: vast.ai second" in text
             assert contract in text
-            shown = subprocess.run(
-                [sys.executable, "-m", "gpuproxy", "providers", "--server", server.address, "--api-key", server.key],
-                cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True,
-            ).stdout  # fmt: skip
+            command = ("providers", "--server", server.address, "--api-key", server.key)
+            shown = forked.run(tmp_path, os.environ, *command).stdout
             assert "removed" in shown
             assert "sandbox-key" not in shown
 
 
 def run(directory: Path, settings: dict[str, str], *command: str) -> tuple[int, str]:
     """The exit code and everything that a command printed."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "gpuproxy", *command],
-        cwd=directory, env={"PATH": "", **settings}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    ended = forked.run(directory, {"PATH": "", **settings}, *command)
     return ended.returncode, ended.stdout + ended.stderr

@@ -1,15 +1,13 @@
 """The real server on a real, durable PostgreSQL: restarts of either lose nothing, and the password is never shown."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests import postgres
+from tests import forked, postgres
 from tests.system.processes import KIND, UNPACED, Market, Server, reserved, until
 
 PASSWORD = "canary-of-the-password"
@@ -23,10 +21,7 @@ def durable() -> Iterator[postgres.Server]:
 
 
 def doctor(directory: Path, url: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gpuproxy", "doctor"], cwd=directory, capture_output=True, text=True, check=False,
-        env=os.environ | {"GPUPROXY_DATABASE_URL": url},
-    )  # fmt: skip
+    done = forked.run(directory, os.environ | {"GPUPROXY_DATABASE_URL": url}, "doctor")
     return done.returncode, done.stdout + done.stderr
 
 
@@ -59,8 +54,5 @@ def test_restarts_of_the_server_and_of_the_database_lose_nothing(tmp_path: Path,
 
 def test_commands_for_files_say_what_to_use_instead(tmp_path: Path, durable: postgres.Server) -> None:
     url = durable.create()
-    done = subprocess.run(
-        [sys.executable, "-m", "gpuproxy", "backup", "copy.db"], cwd=tmp_path, capture_output=True, text=True,
-        check=False, env=os.environ | {"GPUPROXY_DATABASE_URL": url},
-    )  # fmt: skip
+    done = forked.run(tmp_path, os.environ | {"GPUPROXY_DATABASE_URL": url}, "backup", "copy.db")
     assert (done.returncode, "pg_dump" in done.stderr) == (2, True)

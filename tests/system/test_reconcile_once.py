@@ -2,15 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests import postgres
+from tests import forked, postgres
 from tests.system.processes import KIND, UNPACED, Market, Server, until
 
 _BETWEEN = 8
@@ -29,11 +27,8 @@ class Place:
 
     def reconcile(self, *options: str, **settings: str) -> tuple[int, str, str]:
         """The exit code, the output, and what else was said."""
-        done = subprocess.run(
-            [sys.executable, "-m", "gpuproxy", "reconcile", "--once", *options], cwd=self.folder, capture_output=True,
-            text=True, check=False, env=os.environ | self.settings
-            | {"GPUPROXY_VASTAI_URL": self.market.url, "VASTAI_API_KEY": "sandbox-key"} | settings,
-        )  # fmt: skip
+        account = {"GPUPROXY_VASTAI_URL": self.market.url, "VASTAI_API_KEY": "sandbox-key"}
+        done = forked.run(self.folder, os.environ | self.settings | account | settings, "reconcile", "--once", *options)
         return done.returncode, done.stdout, done.stderr
 
     def execute(self, *statements: str) -> None:

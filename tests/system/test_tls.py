@@ -3,7 +3,6 @@
 import os
 import ssl
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import trustme
 
 from gpuproxy import Client
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests import forked
 from tests.edge.certificates import Pki
 from tests.system.processes import UNPACED, Server
 
@@ -30,15 +30,7 @@ def settings(pki: Pki, *, mutual: bool = False) -> dict[str, str]:
 
 def program(directory: Path, env: dict[str, str], *command: str) -> "subprocess.CompletedProcess[str]":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GPUPROXY_", "VASTAI_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "gpuproxy", *command],
-        cwd=directory,
-        env=inherited | env,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    return forked.run(directory, inherited | env, *command)
 
 
 def test_the_command_line_and_http_reach_a_server_that_wants_certificates(pki: Pki, tmp_path: Path) -> None:
