@@ -290,7 +290,7 @@ def head(tx: Tx, target: str) -> Delivery | None:
     ),
     Mistake(
         "a cleanup forgets what it could not delete",
-        "warmpool/deciding.py",
+        "warmpool/ending.py",
         "    if machines or (left and not s.pool.keep_volume):\n        return Rest(SOON)\n",
         "",
     ),

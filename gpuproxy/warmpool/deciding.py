@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from gpuproxy.model.lease_facts import StopDue
 from gpuproxy.model.leases import RENTED, TERMINAL, UNRESOLVED, Lease, LeaseId, LeaseState
-from gpuproxy.model.pools import NO_HOST, Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
+from gpuproxy.model.pools import Degraded, Incident, IncidentKind, Pool, PoolEvent, PoolState
 from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool import drills
+from gpuproxy.warmpool.ending import disabling, ending
 from gpuproxy.warmpool.excluding import exclusion, is_offline
 from gpuproxy.warmpool.failing_over import elsewhere, failing_over
 from gpuproxy.warmpool.scene import (
@@ -37,9 +38,9 @@ MOST_TRIES = 3
 def decide(s: Scene) -> Act:
     """The next act."""
     if s.pool.wanted == "gone":
-        return _ending(s)
+        return ending(s)
     if s.pool.wanted == "disabled" and s.pool.state is not PoolState.FAILOVER:
-        return _disabling(s)
+        return disabling(s)
     if (tidying := tidied(s)) is not None:
         return tidying
     if s.pool.state is PoolState.SEARCHING:
@@ -338,50 +339,6 @@ def _told(s: Scene, trouble: Degraded) -> Act:
     if trouble is s.pool.degraded or unstarted:  # a primary that could not be started was not stopped by somebody else
         return Rest(s.limits.check_seconds)
     return Change(reason=trouble.sentence, pool=replace(s.pool, degraded=trouble, error=trouble.sentence))
-
-
-# --------------------------------------------------------------------------------------------------- disabling, ending
-
-
-def _disabling(s: Scene) -> Act:
-    """Give back all but the primary and the volume. The state is disabled already, or becomes so."""
-    pool = s.pool
-    if pool.state is not PoolState.DISABLED:
-        disabled = replace(
-            calm(pool), standby=None, failed=None, failed_until=None, checked_at=None, looked_at=None, misses=0
-        )
-        incident = None if s.incident is None else replace(
-            s.incident, ended_at=s.now, outcome="failed", reason="the pool was disabled"
-        )  # fmt: skip
-        given_back = tuple(
-            (each.id, Reason.POOL_CHANGED) for each in s.machines if each.id != pool.primary and releasable(each)
-        )
-        return Change(
-            event=PoolEvent.DISABLE, reason="it was asked for", pool=disabled, incident=incident, releases=given_back
-        )
-    return tidied(s) or Rest()
-
-
-def _ending(s: Scene) -> Act:
-    """Release the machines, prove them gone, and then the volumes, which can't be deleted while a machine has them."""
-    left = [each for each in s.leases.values() if each.state not in TERMINAL]
-    machines = [each for each in left if each.kind == "machine"]
-    unsent = tuple(
-        each.id for each in left if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
-    )
-    due = [each for each in (machines or ([] if s.pool.keep_volume else left)) if releasable(each)]
-    if due or unsent:
-        return Change(reason="cleanup", releases=tuple((each.id, Reason.RELEASED) for each in due), unsent=unsent)
-    if machines or (left and not s.pool.keep_volume):
-        return Rest(SOON)
-    return Change(
-        reason="everything is proven gone",
-        pool=replace(
-            s.pool, wanted="disabled", primary=None, standby=None, volume=None, failed=None, failed_until=None,
-            founded=False, host=NO_HOST, account=s.pool.account if left else "", mode="",
-            keep_volume=False, progress="", error="", degraded=Degraded.NONE,
-        ),
-    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
