@@ -244,8 +244,9 @@ def _release_reason(lease: Lease, owner: Owner, instance: ListedInstance | None,
         return owner.closing or Reason.EXPIRED
     if instance is None:
         return Reason.NONE
-    # The first listed price is the one that is checked.
-    unjudged = lease.observed.ready_at is None or lease.observed.priced_at is None
+    # The first listed price is the one that is checked. A volume that is in use is never released for its price.
+    unpriced = lease.observed.priced_at is None and lease.kind == "machine"
+    unjudged = lease.observed.ready_at is None or unpriced
     if unjudged and instance.price is not None and instance.price > lease.creation.ceiling + _ROUNDING:
         return Reason.PRICE_MOVED
     if lease.observed.ready_at is not None:

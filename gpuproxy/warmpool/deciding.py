@@ -70,11 +70,30 @@ def _volume_first(s: Scene) -> Act | None:
     volume = s.volume
     if s.volume_lost and s.pool.founded:
         return _failed(s, Degraded.VOLUME_LOST, Degraded.VOLUME_LOST.sentence)
+    if not s.pool.founded and (unusable := _without_volume(s)) is not None:
+        return unusable
     if volume is None or volume.state in TERMINAL:
         return _again_or_failed(s, RentVolume(), Degraded.PROVISION_FAILED, volume)
     if volume.state in UNRESOLVED:
         return _unresolved(s, volume)
     return None
+
+
+def _without_volume(s: Scene) -> Act | None:
+    """Nothing is rented for a volume that no listing has shown yet: its price may lead to its release.
+
+    Machines with a volume that ends are released, because they would keep it from being deleted.
+    """
+    volume = s.volume
+    if s.volume_lost or (volume is not None and volume.state is LeaseState.RELEASING):
+        made = tuple((each.id, Reason.POOL_CHANGED) for each in s.machines if releasable(each))
+        if made:
+            return Change(reason="the volume is not kept", releases=made)
+    if volume is None or volume.state not in (LeaseState.STARTING, LeaseState.RELEASING):
+        return None
+    if volume.state is LeaseState.STARTING and s.waited(volume.started_at, s.limits.create_seconds):
+        return _failed(s, Degraded.PROVISION_FAILED, "no listing has shown the new volume")
+    return Rest(SOON)
 
 
 def _primary_first(s: Scene) -> Act | None:

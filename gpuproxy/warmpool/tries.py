@@ -9,16 +9,16 @@ from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.scene import SOON, Change, Rest, Scene
 
 _UNFIT = frozenset({Reason.PRICE_MOVED, Reason.WRONG_GPU, Reason.HOST_BROKEN, Reason.IMAGE_UNUSABLE})
-"""Why the reconciler releases a new machine at once. The next one may be the same, so it is not rented at once."""
+"""Why the reconciler releases a new part at once. The next one may be the same, so it is not rented at once."""
 
 
 def unfit(s: Scene, last: Lease | None) -> Change | None:
-    """Count the rental of a machine that turned out to be unfit as a failed try, once; None if it was fit."""
+    """Count the rental of a part that turned out to be unfit as a failed try, once; None if it was fit."""
     if last is None or last.state not in TERMINAL or last.reason not in _UNFIT:
         return None
     if last.ended_at is None or s.pool.step_began_at is None or last.ended_at <= s.pool.step_began_at:
         return None
-    why = f"machine {last.instance_id} was released: {last.reason}"
+    why = f"{last.kind} {last.marketplace_id} was released: {last.reason}"
     return Change(reason=why, pool=tried(s, why))
 
 

@@ -116,8 +116,8 @@ def test_it_does_not_go_on(s: Scene):
 def test_a_pool_that_is_provisioned_again_gets_no_other_volume_for_one_that_is_lost():
     act = decide(scene(state=P.PROVISIONING, others=(LOST_VOLUME,)))
     assert reason(act) is D.VOLUME_LOST
-    first = decide(scene(state=P.PROVISIONING, others=(LOST_VOLUME,), pool={"founded": False}))
-    assert first == RentVolume()
+    first = scene(state=P.PROVISIONING, primary=None, standby=None, others=(LOST_VOLUME,), pool={"founded": False})
+    assert decide(first) == RentVolume()
 
 
 @pytest.mark.parametrize(("host", "kept"), [("", None), ("vast.ai/7", "volume")], ids=["searched", "the same"])
