@@ -35,8 +35,6 @@ async def failed_over(
             raise wrong_state(pool, "is being disabled")
         open_now = pools.open_incident(tx, pool.id)
         number = pools.next_number(tx, pool.id) if open_now is None else open_now.number
-        if open_now is not None and asked(pool).unfenced:
-            pools.save_incident(tx, replace(open_now, unfenced=True, asked_by=caller.key_id))
         wish = asked(pool)
         detail = f"{wish.asked}, unfenced" if wish.unfenced else wish.asked
         audit.record(tx, caller, "pool_failover", str(machine_id), detail, project=pool.project)
@@ -50,6 +48,10 @@ async def failed_over(
 
     view = await views.until(caller, pool.id, lambda view: view.incident is None and view.pool.asked == "")
     ended = await db.read(over)
+    if ended is None and view.incident is None and not view.pool.asked:
+        raise Refusal(
+            f"The failover of warm pool {machine_id} did not begin: {view.next_action}", reason=Reason.FAILOVER_FAILED
+        )
     if ended is None:
         raise Refusal(
             f"The failover of warm pool {machine_id} is not finished: {view.next_action}",

@@ -208,18 +208,20 @@ def _upkeep(s: Scene) -> Act:
 
 
 def _beginning(s: Scene) -> Act | None:
-    """A failover that was asked for, or that the primary's failure demands."""
+    """A failover that was asked for, or that the primary's failure demands. A wish never meets a later primary."""
     pool, primary = s.pool, s.primary
-    if primary is None or s.incident is not None:
+    if s.incident is not None:
         return None
-    if pool.asked and primary.state in RENTED:
+    if pool.asked and primary is not None and primary.state in RENTED:
         kind: IncidentKind = pool.asked
         event = PoolEvent.PRIMARY_LOST if kind == "manual" else PoolEvent.TEST
         return _begun(s, kind, event, f"a failover was asked for ({kind})")
-    if s.volume_lost or not pool.founded:
-        return None  # nothing can take over
-    if s.health.is_verdict(Signal.LOST, s.limits.failures) or primary.state is LeaseState.LOST:
+    is_gone = primary is not None and primary.state is LeaseState.LOST
+    can_fail_over = pool.founded and not s.volume_lost
+    if can_fail_over and (is_gone or s.health.is_verdict(Signal.LOST, s.limits.failures)):
         return _begun(s, "failure", PoolEvent.PRIMARY_LOST, "the primary is lost")
+    if pool.asked:
+        return Change(reason="no primary can be replaced", pool=replace(pool, asked="", unfenced=False))
     return None
 
 
@@ -272,10 +274,9 @@ def _degraded(s: Scene) -> Act:
         return Seek() if pool.seeks and s.may_try else until_try(s)
     if (taken_up := _taken_up(s, primary)) is not None:
         return taken_up
-    trouble = _primary_trouble(s)
-    gone = trouble is Degraded.HOST_OFFLINE and s.waited(s.health.since, s.limits.unreachable_seconds)
-    if gone and (moved := elsewhere(s, "the host is offline")) is not None:
+    if (moved := _moved(s)) is not None:
         return moved
+    trouble = _primary_trouble(s)
     if trouble is Degraded.NONE and primary.state is LeaseState.ACTIVE:
         if (mended := _standby_again(s)) is not None:
             return mended
@@ -333,9 +334,20 @@ def _standby_again(s: Scene) -> Act | None:
     return None
 
 
+def _moved(s: Scene) -> Change | None:
+    """Go to another host, if the owner wants that and the primary's host has been offline for long enough."""
+    gone = _primary_trouble(s) is Degraded.HOST_OFFLINE and s.waited(s.health.since, s.limits.unreachable_seconds)
+    return elsewhere(s, "the host is offline") if gone else None
+
+
 def _suspended(s: Scene, incident: Incident) -> Act:
-    """A failover that could not go on. It ends if the primary is healthy, and goes on once it is proven not to run."""
+    """A failover that could not go on. It ends if the primary is healthy or the pool moves to another host.
+
+    It goes on once the primary is proven not to run, or at once if somebody asks for a failover.
+    """
     primary = s.primary
+    if s.pool.asked:
+        return _resumed(s, incident, "a failover was asked for")
     if primary is not None and primary.state is LeaseState.ACTIVE and s.health.is_verdict(Signal.HEALTHY, 2):
         ended = replace(incident, ended_at=s.now, outcome="recovered", reason="the primary is healthy again")
         pool, runs_on = replace(s.pool, step_began_at=s.now), ((primary.id, StopDue(None)),)
@@ -345,10 +357,16 @@ def _suspended(s: Scene, incident: Incident) -> Act:
     stopped = any(s.health.is_verdict(each, s.limits.failures) for each in (Signal.LOST, Signal.STOPPED))
     now = s.may_try or (s.free_since_try and s.pool.degraded is Degraded.START_FAILED)
     if (stopped or primary is None or primary.state in TERMINAL) and now:
-        pool = _to_be_looked_at(replace(s.pool, step_began_at=s.now, next_try_at=None))
-        again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
-        return Change(event=PoolEvent.PRIMARY_LOST, reason="the failover goes on", pool=pool, incident=again)
-    return _told(s, _primary_trouble(s) or s.pool.degraded)
+        return _resumed(s, incident, "the failover goes on")
+    return _moved(s) or _told(s, _primary_trouble(s) or s.pool.degraded)
+
+
+def _resumed(s: Scene, incident: Incident, why: str) -> Change:
+    pool = _to_be_looked_at(replace(s.pool, asked="", unfenced=False, step_began_at=s.now, next_try_at=None))
+    again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
+    if s.pool.asked:
+        again = replace(again, asked_by=s.pool.asked_by, unfenced=incident.unfenced or s.pool.unfenced)
+    return Change(event=PoolEvent.PRIMARY_LOST, reason=why, pool=pool, incident=again)
 
 
 def _told(s: Scene, trouble: Degraded) -> Act:

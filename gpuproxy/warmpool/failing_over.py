@@ -87,7 +87,7 @@ def _fence(s: Scene, incident: Incident) -> Act | None:
     writers = s.writers(but=_to_be_started_again(s, incident))
     if not writers:
         return None
-    if incident.unfenced and s.waited(incident.began_at, _UNFENCED_AFTER):
+    if incident.unfenced and s.waited(incident.stop_sent_at or s.pool.step_began_at, _UNFENCED_AFTER):
         return None
     if s.waited(s.pool.step_began_at, s.limits.fence_seconds):
         return _given_up(s, incident, writers)

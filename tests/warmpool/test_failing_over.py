@@ -129,12 +129,12 @@ def test_a_fence_that_takes_too_long_is_given_up_and_the_primary_may_run(signal:
 
 
 def test_an_unfenced_failover_still_tries_to_stop_the_primary():
-    s = failing(at_rest={"standby": PROVEN}, facts={"unfenced": True, "began_at": at(14)})
+    s = failing(at_rest={"standby": PROVEN}, facts={"unfenced": True, "stop_sent_at": at(14)})
     assert fenced(failing_over(s)) == {"primary"}
 
 
 def test_an_unfenced_failover_goes_on_without_the_proof():
-    s = failing(at_rest={"standby": PROVEN}, facts={"unfenced": True, "began_at": at(15), "fenced_at": at(1)})
+    s = failing(at_rest={"standby": PROVEN}, facts={"unfenced": True, "stop_sent_at": at(15), "fenced_at": at(1)})
     assert started(failing_over(s)) == "standby"
 
 
