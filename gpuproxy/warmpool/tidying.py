@@ -12,6 +12,14 @@ def releasable(lease: Lease) -> bool:
     return lease.state not in TERMINAL and lease.state is not LeaseState.RELEASING
 
 
+def unsent(s: Scene) -> tuple[LeaseId, ...]:
+    """Creates that were not sent. Nobody will: who wrote the intent of one is gone, or has lost its claim."""
+    rows = s.leases.values()
+    return tuple(
+        each.id for each in rows if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
+    )
+
+
 def tidied(s: Scene) -> Act | None:
     """Release what the pool does not need, and give up creates that were never sent."""
     pool, incident = s.pool, s.incident
@@ -28,11 +36,7 @@ def tidied(s: Scene) -> Act | None:
             pool=replace(pool, failed=None, failed_until=None),
             releases=tuple(facts),
         )
-    unsent = tuple(
-        each.id
-        for each in s.leases.values()
-        if each.state is LeaseState.REQUESTED and each.creation.call_started_at is None
-    )
-    if facts or unsent:
-        return Change(reason="the pool does not need this any more", releases=tuple(facts), unsent=unsent)
+    given_up = unsent(s)
+    if facts or given_up:
+        return Change(reason="the pool does not need this any more", releases=tuple(facts), unsent=given_up)
     return None

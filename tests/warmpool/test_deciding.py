@@ -373,3 +373,15 @@ def test_a_failed_provision_on_another_host_keeps_the_volume_of_the_old_one():
     old = lease("old", S.ACTIVE, kind="volume", instance="V.9")
     s = provisioning(primary=None, standby=None, others=(old,), pool={"tries": 3, "error": "no room"})
     assert released(decide(s)) == ["volume"]
+
+
+@pytest.mark.parametrize(("role", "kind"), [("primary", "machine"), ("standby", "machine"), ("volume", "volume")])
+@pytest.mark.parametrize("state", [P.PROVISIONING, P.DISABLED])
+@pytest.mark.parametrize("sent", [True, False])
+def test_disabling_gives_up_creates_that_were_never_sent(state: PoolState, role: str, kind: Any, *, sent: bool):
+    """Another process that wrote the intent has lost its claim since. Nobody looks after a pool that is disabled."""
+    creation = replace(lease("any", S.ACTIVE).creation, call_started_at=at(5) if sent else None)
+    made = lease(role, S.REQUESTED, kind=kind, instance=None, creation=creation)
+    act = decide(scene(state=state, others=(made,), pool={"wanted": "disabled"}))
+    given_up = act.unsent if isinstance(act, Change) else ()
+    assert given_up == (() if sent else (made.id,))
