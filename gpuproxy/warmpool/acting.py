@@ -111,6 +111,8 @@ class Acting:
         self, act: RentVolume | RentMachine, scene: Scene, memory: Memory, require: Callable[[Tx], None]
     ) -> None:
         pool = scene.pool
+        is_first = isinstance(act, RentVolume) or act.role == "primary"
+        degraded = Degraded.PROVISION_FAILED if is_first or not pool.founded else Degraded.NO_STANDBY
         try:
             if isinstance(act, RentVolume):
                 tried = await self.renting.volume(pool, require)
@@ -118,11 +120,11 @@ class Acting:
                 refused = frozenset(memory.refused)
                 tried = await self.renting.machine(pool, act.role, self._secrets(pool), refused, require)
         except ProviderError as error:
-            tried = Tried(str(error), Degraded.NO_STANDBY if pool.founded else Degraded.PROVISION_FAILED)
+            tried = Tried(str(error), degraded)
         except SecretsUnavailable as error:
             tried = Tried(str(error), Degraded.SECRETS_UNAVAILABLE)
         except FailedPrecondition as error:  # a spending limit or a quota
-            tried = Tried(error.message, Degraded.NO_STANDBY if pool.founded else Degraded.PROVISION_FAILED)
+            tried = Tried(error.message, degraded)
         self.watches.nudge()
         self.volume_watches.nudge()
         if tried is None:

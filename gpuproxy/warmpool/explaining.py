@@ -6,7 +6,7 @@ from gpuproxy.model.leases import RENTED
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import PoolState, PoolView
-from gpuproxy.warmpool.hints import HINTS
+from gpuproxy.warmpool.hints import hint
 
 
 def next_action(view: PoolView, check_seconds: float) -> str:
@@ -27,7 +27,7 @@ def next_action(view: PoolView, check_seconds: float) -> str:
             return f"Failover: {pool.progress or 'beginning'}."
         case PoolState.ACTIVE:
             return f"The primary is checked every {check_seconds:g} s."
-    return HINTS.get(pool.degraded, "The server tries again.")
+    return hint(view) or "The server tries again."
 
 
 def fence_of(view: PoolView) -> Literal["", "api_only", "api_and_lock"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from gpuproxy.model.leases import TERMINAL, LeaseState
 from gpuproxy.model.pools import Degraded, PoolState, PoolView
 
 SLOW_SECONDS = 60.0
@@ -84,12 +85,39 @@ HINTS: Mapping[Degraded, str] = {
 }
 
 
+NO_PRIMARY = (
+    "The pool has no primary that runs, and none is made or started by itself. ProvisionWarmPool tries again, or moves "
+    "the pool to another host, without its data."
+)
+_SAY_SO = frozenset({Degraded.PROVISION_FAILED, Degraded.VOLUME_LOST, Degraded.OVER_BUDGET})
+"""Their own lines say what to do about the primary."""
+_GO_ON = frozenset({Degraded.HOST_OFFLINE, Degraded.UNKNOWN_OUTCOME})
+"""With these, the primary is made again once the marketplace answers."""
+
+
+def hint(view: PoolView) -> str:
+    """What the owner of a degraded pool can do; "" without a known reason."""
+    return NO_PRIMARY if _waits_for_its_owner(view) else HINTS.get(view.pool.degraded, "")
+
+
+def _waits_for_its_owner(view: PoolView) -> bool:
+    """Whether the pool has no primary, nothing makes one, and the reason's own line does not say so."""
+    pool, primary = view.pool, view.primary
+    if view.incident is not None or pool.degraded in _SAY_SO:
+        return False
+    if primary is None:
+        return not pool.seeks
+    if primary.state is LeaseState.PARKED:
+        return pool.degraded is Degraded.START_FAILED
+    return primary.state in TERMINAL and pool.founded and pool.degraded not in _GO_ON
+
+
 def hints(view: PoolView) -> list[str]:
     """The lines for this pool."""
     pool = view.pool
     found = []
-    if pool.state is PoolState.DEGRADED and pool.degraded in HINTS:
-        found.append(HINTS[pool.degraded])
+    if pool.state is PoolState.DEGRADED and (line := hint(view)):
+        found.append(line)
     if pool.recovery_s is not None and pool.recovery_s > SLOW_SECONDS:
         found.append(SLOW)
     return found
