@@ -17,6 +17,7 @@ from gpuproxy.model.pools import Pool, PoolId
 from gpuproxy.ports import Clock, Probe
 from gpuproxy.reconcile.listings import Listing
 from gpuproxy.runtime.lateness import Lateness
+from gpuproxy.warmpool.health_urls import health_port, missing_port
 from gpuproxy.warmpool.limits import PoolLimits
 from gpuproxy.warmpool.signals import Answer, Api, Health, after_check, opinion
 
@@ -71,13 +72,14 @@ class Checks:
         self._heard.pop(pool_id, None)
 
     async def _answer(self, pool: Pool, primary: Lease) -> Answer:
+        """Whether the primary answers. One that has no port for the health URL is asked as if there were no URL."""
         health, timeout, seen = pool.spec.health, self._limits.probe_timeout, primary.observed
-        if health.startswith("http"):
-            url = urlsplit(health)
-            inside = url.port or 80
-            at = next((each for each in seen.ports if each.container_port == inside), None)
+        port = health_port(health)
+        if port is not None and missing_port(pool.spec, primary) is None:
+            at = next((each for each in seen.ports if each.container_port == port), None)
             if at is None:
                 return Answer.NOT_PROBED
+            url = urlsplit(health)
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             good = await self._probe.reachable("http", at.host, at.public_port, timeout, path=path)
         elif seen.ssh_port and health != "tcp":

@@ -6,6 +6,7 @@ from gpuproxy.model.leases import RENTED
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro
 from gpuproxy.model.pools import PoolState, PoolView
+from gpuproxy.warmpool.health_urls import missing_port
 from gpuproxy.warmpool.hints import hint
 
 
@@ -26,8 +27,17 @@ def next_action(view: PoolView, check_seconds: float) -> str:
         case PoolState.FAILOVER:
             return f"Failover: {pool.progress or 'beginning'}."
         case PoolState.ACTIVE:
-            return f"The primary is checked every {check_seconds:g} s."
+            return f"The primary is checked every {check_seconds:g} s.{_other_check(view)}"
     return hint(view) or "The server tries again."
+
+
+def _other_check(view: PoolView) -> str:
+    """How a primary is checked that has no port for the health URL."""
+    primary = view.primary
+    if primary is None or (port := missing_port(view.pool.spec, primary)) is None:
+        return ""
+    how = "over SSH" if primary.observed.ssh_port else "over TCP"
+    return f" It was created without port {port}, so it is checked {how}. `health` counts from the next machine on."
 
 
 def fence_of(view: PoolView) -> Literal["", "api_only", "api_and_lock"]:

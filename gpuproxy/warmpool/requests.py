@@ -12,10 +12,12 @@ from functools import partial
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import (
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     ProviderError,
     Refusal,
     Unavailable,
+    Violation,
 )
 from gpuproxy.model.leases import LIVE, Lease
 from gpuproxy.model.offers import AccountKey, HostKey, ProviderName
@@ -38,6 +40,7 @@ from gpuproxy.store import audit, leases, pools
 from gpuproxy.warmpool import budgets
 from gpuproxy.warmpool.asked_failovers import failed_over
 from gpuproxy.warmpool.grounds import Grounds
+from gpuproxy.warmpool.health_urls import foreign_port
 from gpuproxy.warmpool.hosts import Hosts
 from gpuproxy.warmpool.provisioning import (
     BUSY,
@@ -186,6 +189,8 @@ class WarmPools:
             tx.before_spending()
             account, spec = self._account(pool.provider, pool.project), merged(pool.spec, demand.given)
             check_capabilities(self._accounts.provider(account).capabilities, pool.provider, spec)
+            if wrong := foreign_port(spec.health, spec.ports):
+                raise InvalidArgument([Violation("health", wrong)])
             host = self._host(pool, demand) or (pool.host if stands(tx, pool) else NO_HOST)
             sealed = pool.sealed if demand.secrets is None else self._sealed(demand.secrets)
             pool = replace(pool, key_id=caller.key_id, sealed=sealed)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from gpuproxy.edge.messages import launch
 from gpuproxy.edge.messages.demands import Defaults, provider
@@ -29,6 +28,7 @@ from gpuproxy.model.pools import (
 )
 from gpuproxy.model.reasons import Reason
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from gpuproxy.warmpool.health_urls import foreign_port, health_port
 
 POOL_PRICE_SETTING = "GPUPROXY_WARMPOOL_MAX_PRICE"
 PRICE_SETTING = "GPUPROXY_MAX_PRICE"
@@ -51,7 +51,6 @@ _WINDOW = re.compile(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", re.ASCII)
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MODES = ("shared", "recreate", "own_disk")
 _CROSS_HOSTS = ("empty", "restore")
-_HTTP_PORT = 80
 
 
 class PagePlace(NamedTuple):
@@ -185,10 +184,9 @@ def _check_together(request: PoolRequest, made: Mapping[str, Any], found: Violat
         found.add("hold_gpu", "needs a standby, and in the mode recreate there is none")
     if made.get("mode") == "recreate" and made.get("drill_every"):
         found.add("drill_every", "is not possible in the mode recreate, where each drill would destroy the primary")
-    port = _health_port(made.get("health", ""))
     knows_ports = "ports" in made or isinstance(request, pb.ProvisionWarmPoolRequest)
-    if port is not None and knows_ports and port not in made.get("ports", ()):
-        found.add("health", f"names port {port}, which must be one of `ports`")
+    if knows_ports and (wrong := foreign_port(made.get("health", ""), made.get("ports", ()))):
+        found.add("health", wrong)
 
 
 def _is_set(request: PoolRequest, name: str) -> bool:
@@ -232,22 +230,10 @@ def _health(request: PoolRequest, found: Violations) -> str:
     given = request.health.strip()
     if given.lower() in ("", "tcp", "ssh"):
         return given.lower()
-    if _health_port(given) is None or len(given) > _MAX_HEALTH or not given.isprintable() or " " in given:
+    if health_port(given) is None or len(given) > _MAX_HEALTH or not given.isprintable() or " " in given:
         example = "http://localhost:8000/health"
         found.add("health", f"must be tcp, ssh or an http URL such as {example}, not {shown(given)}")
     return given
-
-
-def _health_port(health: str) -> int | None:
-    """The port of a health URL; None for what isn't one."""
-    try:
-        parts = urlsplit(health)
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme != "http" or not parts.hostname or parts.username is not None:
-        return None
-    return _HTTP_PORT if port is None else port or None
 
 
 def _keep_failed(request: PoolRequest, found: Violations) -> timedelta:
