@@ -169,6 +169,17 @@ class StopDue:
 
 
 @dataclass(frozen=True, slots=True)
+class NewCeiling:
+    """The owner of the machine accepts another highest price, per hour."""
+
+    ceiling: Micro
+
+    def change(self, lease: Lease) -> Lease:
+        """The lease with the fact."""
+        return replace(lease, creation=replace(lease.creation, ceiling=self.ceiling))
+
+
+@dataclass(frozen=True, slots=True)
 class KeepGpus:
     """Whether this server rents the machine's GPUs to nobody else while it is stopped."""
 
@@ -327,6 +338,7 @@ Fact = (
     | NotListed
     | Suspected
     | StopDue
+    | NewCeiling
     | KeepGpus
     | BootsAgain
     | BookingRead

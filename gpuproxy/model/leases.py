@@ -195,7 +195,7 @@ class Creation:
     """What the create call asked for, and when it was sent."""
 
     ceiling: Micro
-    """The highest price that the caller accepts, in micro-dollars per hour."""
+    """The highest price that the caller accepts, in micro-dollars per hour. A warm pool may change it later."""
     call_started_at: datetime | None = None
     call_deadline: datetime | None = None
     """Until then, no other process may decide what came of the call."""

@@ -31,6 +31,8 @@ class PoolPlan:
     standby_price: Micro | None = None
     """Of the stopped standby: its disk."""
     volume_price: Micro | None = None
+    later: tuple[str, ...] = ()
+    """Fields of the call that change only what is created later. The primary and the volume stay as they are."""
 
     @property
     def price(self) -> Micro | None:

@@ -6,20 +6,27 @@ from datetime import datetime
 
 from gpuproxy.model.errors import FailedPrecondition, Refusal
 from gpuproxy.model.gpus import gpu_matches, gpu_name
-from gpuproxy.model.leases import TERMINAL, LeaseState, ReservationId
-from gpuproxy.model.money import Micro
+from gpuproxy.model.lease_facts import NewCeiling
+from gpuproxy.model.leases import TERMINAL, Lease, LeaseState, ReservationId
+from gpuproxy.model.money import Micro, dollars
 from gpuproxy.model.offers import HostKey, Offer, ProviderName
 from gpuproxy.model.pool_calls import CALL_NAMES, PoolPlan
-from gpuproxy.model.pools import NO_HOST, Degraded, Pool, PoolEvent, PoolId, PoolSpec, PoolState
+from gpuproxy.model.pools import NO_HOST, Degraded, Pool, PoolEvent, PoolId, PoolSpec, PoolState, PoolView
 from gpuproxy.model.reasons import Reason
 from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Capabilities, Random, Tx, VolumeOffer
 from gpuproxy.store import leases, pools, reservations
 from gpuproxy.warmpool.hosts import pool_size
+from gpuproxy.warmpool.renting import machine_filter
 
 BUSY = frozenset({PoolState.SEARCHING, PoolState.PROVISIONING, PoolState.ACTIVE, PoolState.FAILOVER})
 """In these states a pool takes no other parameters."""
 _PASSING = frozenset({PoolState.SEARCHING, PoolState.FAILOVER})
+_OF_PARTS = frozenset({
+    "gpu_model", "image", "disk_gb", "volume_gb", "mount_path", "env", "onstart", "ports", "ssh_public_keys",
+})  # fmt: skip
+"""The fields of a specification that machines and volumes are created with."""
+_SECRETS = "secret_env or registry_auth"
 LABEL = "warm_pool"
 """The label of a pool's ledger; its value is the machine_id."""
 
@@ -94,6 +101,20 @@ def planned(spec: PoolSpec, mode: str, ground: Ground | None, host: HostKey) -> 
     )
 
 
+def kept_plan(plan: PoolPlan, before: PoolView, spec: PoolSpec, *, same_secrets: bool) -> PoolPlan:
+    """The plan of a pool whose primary and volume stay: what they are and cost. `spec` is what was asked for."""
+    names = [name for name in differing(before.pool, spec) if name in _OF_PARTS]
+    later = [CALL_NAMES.get(name, name) for name in names] + ([] if same_secrets else [_SECRETS])
+    plan = replace(plan, later=tuple(later))
+    primary, volume = before.primary, before.volume
+    if primary is not None and primary.state not in TERMINAL and plan.primary_price is not None:
+        plan = replace(plan, primary_price=primary.observed.price)
+    if volume is not None and volume.state not in TERMINAL:
+        volume_gb = round(volume.offered.disk_gb)
+        plan = replace(plan, spec=replace(plan.spec, volume_gb=volume_gb), volume_price=volume.observed.price)
+    return plan
+
+
 def merged(spec: PoolSpec, given: Sequence[tuple[str, object]]) -> PoolSpec:
     """The spec with the fields that a call has set."""
     known = {each.name for each in fields(PoolSpec)}
@@ -103,13 +124,9 @@ def merged(spec: PoolSpec, given: Sequence[tuple[str, object]]) -> PoolSpec:
 
 def require_same(pool: Pool, spec: PoolSpec, host: HostKey, *, same_secrets: bool) -> None:
     """Refuse other parameters while the pool is busy. Raises POOL_EXISTS, or POOL_STATE in a search or a failover."""
-    asked = replace(spec, num_gpus=pool.spec.num_gpus, price_from=pool.spec.price_from)
-    if gpu_name(asked.gpu_model) == gpu_name(pool.spec.gpu_model):
-        asked = replace(asked, gpu_model=pool.spec.gpu_model)
-    names = [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
-    different = [CALL_NAMES.get(name, name) for name in names]
+    different = [CALL_NAMES.get(name, name) for name in differing(pool, spec)]
     different += ["host_machine_id"] if host != pool.host else []
-    different += [] if same_secrets else ["secret_env or registry_auth"]
+    different += [] if same_secrets else [_SECRETS]
     if not different:
         return
     others = f"with other parameters: {', '.join(different)}"
@@ -125,6 +142,14 @@ def require_same(pool: Pool, spec: PoolSpec, host: HostKey, *, same_secrets: boo
         reason=Reason.POOL_EXISTS,
         metadata={"state": pool.state.value},
     )
+
+
+def differing(pool: Pool, spec: PoolSpec) -> list[str]:
+    """The fields in which a specification that was asked for differs from the pool's. Spellings of a GPU do not."""
+    asked = replace(spec, num_gpus=pool.spec.num_gpus, price_from=pool.spec.price_from)
+    if gpu_name(asked.gpu_model) == gpu_name(pool.spec.gpu_model):
+        asked = replace(asked, gpu_model=pool.spec.gpu_model)
+    return [each.name for each in fields(PoolSpec) if getattr(asked, each.name) != getattr(pool.spec, each.name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +188,47 @@ def taken_up(
     if pool.volume is not None and ((volume := leases.find(tx, pool.volume)) is None or volume.state in TERMINAL):
         pool = replace(pool, host=NO_HOST)
     facts = replace(begun(tx.now(), pool, spec, host, account), seeks=not host)
+    for lease, fact in new_ceilings(tx, facts):
+        leases.note(tx, lease, fact)
     return pools.advance(tx, pool, event, "it was asked for", _with_ledger(tx, facts, drawn.ledger))
+
+
+def new_ceilings(tx: Tx, pool: Pool) -> list[tuple[Lease, NewCeiling]]:
+    """The highest prices of the machines that stay, by the pool's new limit. Raises if one costs more than a lower one.
+
+    A price that has risen above a limit that was not lowered is no reason to refuse the call.
+    """
+    spec, found = pool.spec, list[tuple[Lease, NewCeiling]]()
+    for role, lease_id in (("primary", pool.primary), ("standby", pool.standby)):
+        lease = None if lease_id is None else leases.find(tx, lease_id)
+        if lease is None or lease.state in TERMINAL or lease.state is LeaseState.RELEASING:
+            continue
+        ceiling = machine_filter(pool).ceiling(lease.offered.num_gpus)
+        if lease.observed.price > ceiling and ceiling < lease.creation.ceiling:
+            price = dollars(lease.observed.price)
+            raise FailedPrecondition(
+                f"The {role} of warm pool {pool.machine_id} stays on its host and costs {price} per hour, more than "
+                f"the limit of ${spec.max_price:g} per GPU-hour ({spec.price_from or 'max_price'}) allows. Nothing "
+                "was changed. Set a higher max_price, or provision the pool on another host."
+            )
+        found.append((lease, NewCeiling(ceiling)))
+    return found
 
 
 def wrong_state(pool: Pool, what: str) -> FailedPrecondition:
     """The refusal of a call that the pool's state does not allow. `what` follows the pool's name."""
     return FailedPrecondition(
         f"Warm pool {pool.machine_id} {what}.", reason=Reason.POOL_STATE, metadata={"state": pool.state.value}
+    )
+
+
+def no_spec(machine_id: int) -> FailedPrecondition:
+    """The refusal of an enable that does not know what to provision."""
+    return FailedPrecondition(
+        f"Nothing is stored for machine {machine_id}, and this server has no default pool. Provision one: "
+        "POST /api/v1/warmpool/provision with machine_id and host_machine_id (`gpuproxy warmpool provision`). "
+        "Hosts are listed by GET /api/v1/warmpool/hosts.",
+        reason=Reason.NO_SPEC,
     )
 
 

@@ -50,7 +50,10 @@ from gpuproxy.warmpool.provisioning import (
     draft,
     end_incident,
     found_or_made,
+    kept_plan,
     merged,
+    new_ceilings,
+    no_spec,
     planned,
     require_same,
     sized,
@@ -142,16 +145,22 @@ class WarmPools:
             kept = None
         spec = sized(demand.spec, ground) if kept is None else replace(demand.spec, num_gpus=kept.spec.num_gpus)
         plan = planned(spec, "" if stored is None else stored.mode, ground, host)
+        shown = plan
+        if before is not None and kept is not None:
+            same = self._same_secrets(kept, demand.secrets)
+            shown = kept_plan(plan, before, demand.spec, same_secrets=same)
         now = draft(
             PoolId(""), caller.project, demand.machine_id, demand.provider, spec, nonce="", at=self._clock.now()
         )
 
         def check(tx: Tx, pool: Pool) -> None:
+            if kept is not None:
+                new_ceilings(tx, replace(pool, spec=spec))
             budgets.check(tx, replace(pool, key_id=caller.key_id), plan, self._hold_ahead, kept=kept is not None)
 
         if demand.dry_run:
             await self._db.read(lambda tx: check(tx, stored or now))
-            return self._views.told(before or PoolView(pool=replace(now, host=host))), plan
+            return self._views.told(before or PoolView(pool=replace(now, host=host))), shown
         drawn = Drawn.by(self._random)
 
         def write(tx: Tx) -> Pool:
@@ -168,15 +177,16 @@ class WarmPools:
             _recorded(tx, caller, "pool_provisioned", pool, f"on {host}")
             return taken_up(tx, pool, PoolEvent.PROVISION, spec=spec, host=host, account=account[1], drawn=drawn)
 
-        return await self._provisioned(caller, demand, await self._db.write(write), plan)
+        return await self._provisioned(caller, demand, await self._db.write(write), shown)
 
     async def enable(self, caller: Caller, demand: EnableDemand) -> Enabled:
         """Take up supervision, on the host of the pool or on one that is searched. Raises NO_SPEC, POOL_EXISTS."""
         drawn, default, provider = Drawn.by(self._random), self._default_spec, self._marketplace()
+        before = await self.status(caller, demand.machine_id)
 
         def write(tx: Tx) -> Pool:
             if default is None and pools.of_machine(tx, caller.project, demand.machine_id) is None:
-                raise _no_spec(demand.machine_id)
+                raise no_spec(demand.machine_id)
             new_spec = merged(default or PoolSpec(max_price=0.0), demand.given)
             pool, _ = found_or_made(
                 tx, caller.project, demand.machine_id, provider=provider, spec=new_spec, drawn=drawn
@@ -200,7 +210,11 @@ class WarmPools:
         pool = await self._db.write(write)
         view = await self._db.read(lambda tx: pools.view(tx, pools.get(tx, pool.id)))
         ground = await self._ground((pool.provider, pool.account), pool.host, pool.spec) if pool.host else None
-        return Enabled(view=self._views.told(view), plan=planned(pool.spec, pool.mode, ground, pool.host))
+        plan = planned(pool.spec, pool.mode, ground, pool.host)
+        if before is not None and pool.primary is not None and pool.primary == before.pool.primary:
+            same_secrets = demand.secrets is None or self._same_secrets(before.pool, demand.secrets)
+            plan = kept_plan(plan, before, pool.spec, same_secrets=same_secrets)
+        return Enabled(view=self._views.told(view), plan=plan)
 
     async def disable(self, caller: Caller, machine_id: int) -> PoolView:
         """End supervision and give the standby back. During a failover it takes effect when that ends."""
@@ -362,15 +376,6 @@ class WarmPools:
 
 def _recorded(tx: Tx, caller: Caller, action: audit.Action, pool: Pool, detail: str = "") -> None:
     audit.record(tx, caller, action, str(pool.machine_id), detail, project=pool.project)
-
-
-def _no_spec(machine_id: int) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"Nothing is stored for machine {machine_id}, and this server has no default pool. Provision one: "
-        "POST /api/v1/warmpool/provision with machine_id and host_machine_id (`gpuproxy warmpool provision`). "
-        "Hosts are listed by GET /api/v1/warmpool/hosts.",
-        reason=Reason.NO_SPEC,
-    )
 
 
 def _unavailable(provider: str, error: ProviderError) -> Unavailable:

@@ -16,7 +16,7 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.face import facing
 from tests.edge.http_face import Answer, both_faces
-from tests.edge.pools import StubPools, at, open_incident, pool_view, volume
+from tests.edge.pools import PLAN, StubPools, at, open_incident, pool_view, volume
 from tests.published import calls
 
 BASE = "/api/v1/warmpool"
@@ -116,6 +116,19 @@ async def test_the_price_limit_is_the_requests_or_the_pools_or_the_servers(
         answer = await face.call("ProvisionWarmPool", request)
     assert (answer.max_price_per_hour, answer.max_price_source) == (limit, source)
     assert pools.asked[0][1].spec.max_price == limit
+
+
+async def test_the_answers_name_the_new_values_that_leave_the_parts_that_stay_as_they_are() -> None:
+    pools = StubPools(plan=replace(PLAN, later=("image", "volume_size")))
+    for path, body, done in (
+        ("/provision", PROVISION, "Warm pool provisioned successfully"),
+        ("/enable/123", None, "Warm pool enabled for machine 123"),
+    ):
+        answer = await sent(pools, "POST", path, body)
+        assert answer.json["message"] == (
+            f"{done}. The primary and the volume stay as they are. New values that apply only to what is created "
+            "later: image, volume_size."
+        )
 
 
 @pytest.mark.parametrize(("state", "status"), [(PoolState.PROVISIONING, 202), (PoolState.ACTIVE, 200)])

@@ -1,18 +1,22 @@
 """A pool that is provisioned or enabled again on its host: what stays, and what another specification means for it."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
-from gpuproxy.model.errors import InvalidArgument
+from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, Refusal
+from gpuproxy.model.money import dollars
 from gpuproxy.model.pool_calls import EnableDemand
-from gpuproxy.model.pools import PoolSpec, PoolState, PoolView
+from gpuproxy.model.pools import PoolSecrets, PoolSpec, PoolState, PoolView
 from gpuproxy.warmpool.explaining import next_action
+from gpuproxy.warmpool.secrets import Sealer
 from tests.warmpool.scenes import S, lease, scene
 from tests.warmpool.test_life import a_host, caller, status
-from tests.warmpool.test_provisioning import BOOTS, demand_of, sent
-from tests.world import World, in_world
+from tests.warmpool.test_provisioning import BOOTS, demand_of, hosts, sent, without_gpus
+from tests.world import VAST, World, in_world
 
 URL = "http://localhost:8000/health"
 
@@ -128,5 +132,175 @@ def test_enable_takes_a_health_url_together_with_the_ports_that_are_stored(
         await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123, given=tuple(given.items())))
         await world.sleep(120)
         assert (await status(world)).pool.state is PoolState.ACTIVE
+
+    in_world(story, **BOOTS)
+
+
+# ---------------------------------------------------------------------------------------------------- the price limit
+
+
+def price_of(view: PoolView) -> int:
+    assert view.primary is not None
+    return view.primary.observed.price
+
+
+async def raised(world: World, view: PoolView, factor: float) -> int:
+    """The marketplace raises the price of the primary, which is stopped meanwhile. Returns its new price."""
+    assert view.primary is not None
+    assert view.primary.instance_id is not None
+    await world.engine.machines.stop(caller(world), VAST, view.primary.instance_id)
+    instance = world.sandbox.market.instances[int(view.primary.instance_id)]
+    instance.gpu_price = round(instance.gpu_price * factor)
+    await world.sleep(120)
+    return price_of(await status(world))
+
+
+@pytest.mark.parametrize("how", ["provision", "dry run", "enable"])
+def test_a_limit_below_the_price_of_the_primary_that_stays_is_refused_with_both_prices(how: str):
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        price = price_of(before)
+        limit = price / 2e6
+        with pytest.raises(FailedPrecondition, match="max_price") as refused:
+            if how == "enable":
+                given = (("max_price", limit),)
+                await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123, given=given))
+            else:
+                await sent(world, demand_of(host_of(before), max_price=limit, dry_run=how == "dry run"))
+        assert dollars(price) in refused.value.message
+        after = (await status(world)).pool
+        assert (after.state, after.spec) == (PoolState.DISABLED, before.pool.spec)
+
+    in_world(story, **BOOTS)
+
+
+def test_a_lower_limit_that_the_primary_keeps_binds_it_from_then_on():
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        limit = price_of(before) * 1.1 / 1e6
+        view = await sent(world, demand_of(host_of(before), max_price=limit))
+        assert view.pool.state is PoolState.ACTIVE
+        assert view.primary is not None
+        assert view.primary.creation.ceiling == round(limit * 1e6)
+        await world.engine.pools.disable(caller(world), 123)
+        price = await raised(world, view, 1.5)
+        assert limit * 1e6 < price < before.primary.creation.ceiling  # type: ignore[union-attr]
+        with pytest.raises(Refusal, match="costs more than the limit now"):
+            await sent(world, demand_of(host_of(before), max_price=limit))
+        assert {row["status"] for row in world.alive().values()} == {"stopped"}
+
+    in_world(story, **BOOTS)
+
+
+def test_another_limit_binds_the_standby_that_stays_too():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        before = await sent(world, demand_of(await a_host(world)))
+        await without_gpus(world, before)
+        assert (await status(world)).pool.state is PoolState.DEGRADED
+        limit = price_of(before) * 1.1 / 1e6
+        view = await sent(world, demand_of(host_of(before), max_price=limit, wait=False))
+        assert view.pool.standby == before.pool.standby
+        ceilings = {each.creation.ceiling for each in (view.primary, view.standby) if each is not None}
+        assert ceilings == {round(limit * 1e6)}
+
+    in_world(story, **BOOTS)
+
+
+def test_a_higher_limit_lets_a_primary_start_whose_price_has_risen():
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        price = await raised(world, before, 100)
+        assert price > before.primary.creation.ceiling  # type: ignore[union-attr]
+        view = await sent(world, demand_of(host_of(before), max_price=price * 1.1 / 1e6))
+        assert view.pool.state is PoolState.ACTIVE, view.pool
+        assert view.primary is not None
+        assert before.primary is not None
+        assert view.primary.id == before.primary.id
+        await world.sleep(120)
+        assert (await status(world)).pool.state is PoolState.ACTIVE
+
+    in_world(story, **BOOTS)
+
+
+def test_a_primary_whose_price_is_above_the_same_limit_is_not_refused_while_it_runs():
+    """Its price has risen, and nobody has lowered the limit. The pool goes on as it did."""
+
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        assert before.primary is not None
+        instance = world.sandbox.market.instances[int(before.primary.instance_id or 0)]
+        instance.gpu_price = round(instance.gpu_price * 100)
+        await world.sleep(120)
+        assert price_of(await status(world)) > before.primary.creation.ceiling
+        view = await sent(world, demand_of(host_of(before)))
+        assert view.pool.state is PoolState.ACTIVE
+
+    in_world(story, **BOOTS)
+
+
+# ------------------------------------------------------------------------------------------ what counts for later parts
+
+
+CHANGES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"image": "ubuntu:24.04", "volume_gb": 500}, ("image", "volume_size")),
+    ({"env": (("A", "b"),), "onstart": "sleep 1", "disk_gb": 60}, ("disk_size", "env", "onstart")),
+    ({}, ()),
+    ({"keep_failed": timedelta(0), "max_price": 9.0}, ()),
+]
+
+
+@pytest.mark.parametrize(("changes", "names"), CHANGES)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_plan_names_what_does_not_change_the_parts_that_stay_and_has_their_sizes_and_prices(
+    changes: dict[str, Any], names: tuple[str, ...], dry_run: bool
+):
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        demand = demand_of(host_of(before), dry_run=dry_run, **changes)
+        _, plan = await world.engine.pools.provision(caller(world), demand)
+        assert plan.later == names
+        assert before.volume is not None
+        assert plan.spec.volume_gb == before.volume.offered.disk_gb == 100
+        assert (plan.volume_price, plan.primary_price) == (before.volume.observed.price, price_of(before))
+
+    in_world(story, **BOOTS)
+
+
+def test_other_secrets_are_for_later_machines():
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        world.engine.pools._sealer = Sealer(Fernet.generate_key())
+        for secrets, names in (
+            (PoolSecrets(secret_env=(("A", "b"),)), ("secret_env or registry_auth",)),
+            (PoolSecrets(), ()),
+        ):
+            demand = demand_of(host_of(before), dry_run=True, secrets=secrets)
+            assert (await world.engine.pools.provision(caller(world), demand))[1].later == names
+
+    in_world(story, **BOOTS)
+
+
+def test_nothing_is_for_later_on_another_host():
+    async def story(world: World) -> None:
+        await disabled(world)
+        other = (await hosts(world))[-1]
+        _, plan = await world.engine.pools.provision(
+            caller(world), demand_of(other, image="ubuntu:24.04", volume_gb=50, dry_run=True)
+        )
+        assert (plan.later, plan.spec.volume_gb) == ((), 50)
+
+    in_world(story, **BOOTS)
+
+
+def test_enable_names_what_does_not_change_the_parts_that_stay():
+    async def story(world: World) -> None:
+        await disabled(world)
+        given = (("image", "ubuntu:24.04"), ("volume_gb", 500), ("max_price", 4.0))
+        enabled = await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123, given=given))
+        assert enabled.plan.later == ("image", "volume_size")
+        assert enabled.plan.spec.volume_gb == 100
+        await world.engine.pools.disable(caller(world), 123)
+        assert (await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))).plan.later == ()
 
     in_world(story, **BOOTS)

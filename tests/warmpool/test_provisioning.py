@@ -26,7 +26,7 @@ def demand_of(host: int, **fields: Any) -> ProvisionDemand:
     """A call for machine 123; what is no field of the demand is one of its specification."""
     own = {name: fields.pop(name) for name in list(fields) if name in ("dry_run", "wait", "secrets")}
     return ProvisionDemand(
-        machine_id=123, host_machine_id=host, provider=VAST, spec=PoolSpec(max_price=PRICE, **fields), **own
+        machine_id=123, host_machine_id=host, provider=VAST, spec=PoolSpec(**({"max_price": PRICE} | fields)), **own
     )
 
 

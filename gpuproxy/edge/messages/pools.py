@@ -101,9 +101,10 @@ def hosts_answer(hosts: Sequence[PoolHost]) -> pb.ListWarmPoolHostsResponse:
 
 def provision_answer(view: PoolView, plan: PoolPlan, now: datetime, *, dry_run: bool) -> pb.ProvisionWarmPoolResponse:
     """The answer of ProvisionWarmPool, also for a dry run."""
+    done = f"Dry run, nothing was rented. {_plan_text(plan)}" if dry_run else _provision_text(view)
     return pb.ProvisionWarmPoolResponse(
         success=True,
-        message=f"Dry run, nothing was rented. {_plan_text(plan)}" if dry_run else _provision_text(view),
+        message=_with_later(done, plan),
         status=status_message(view, now),
         plan=plan_message(plan),
         max_price_per_hour=plan.spec.max_price,
@@ -116,7 +117,7 @@ def enable_answer(machine_id: int, enabled: Enabled) -> pb.EnableWarmPoolRespons
     spec = enabled.plan.spec
     return pb.EnableWarmPoolResponse(
         status="enabled",
-        message=f"Warm pool enabled for machine {machine_id}",
+        message=_with_later(f"Warm pool enabled for machine {machine_id}", enabled.plan),
         plan=plan_message(enabled.plan),
         max_price_per_hour=spec.max_price,
         max_price_source=source_of(spec),
@@ -210,6 +211,15 @@ def _provision_text(view: PoolView) -> str:
     follow = "GetWarmPoolStatus and WatchWarmPool show the progress"
     what = pool.error or pool.progress
     return f"Warm pool is {pool.state}{f': {what}' if what else ''}. {follow}."
+
+
+def _with_later(done: str, plan: PoolPlan) -> str:
+    """What was done, and which fields of the call leave the parts that stay as they are."""
+    if not plan.later:
+        return done
+    fields = ", ".join(plan.later)
+    kept = "The primary and the volume stay as they are. New values that apply only to what is created later"
+    return f"{done.rstrip('.')}. {kept}: {fields}."
 
 
 def _plan_text(plan: PoolPlan) -> str:
