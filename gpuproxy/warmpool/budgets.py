@@ -10,7 +10,7 @@ from gpuproxy.model.pool_calls import PoolPlan
 from gpuproxy.model.pools import Pool
 from gpuproxy.outcomes import spending
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, limits
+from gpuproxy.store import leases, limits, reservations
 
 
 def check(tx: Tx, pool: Pool, plan: PoolPlan, horizon: timedelta, *, kept: bool) -> None:
@@ -22,7 +22,7 @@ def check(tx: Tx, pool: Pool, plan: PoolPlan, horizon: timedelta, *, kept: bool)
     if plan.primary_price is None:
         return
     volume, primary, standby = (_standing(tx, each) if kept else None for each in _parts(pool))
-    now, whose = tx.now(), (pool.project, pool.key_id)
+    now, whose = tx.now(), (pool.project, _paying_key(tx, pool))
     needs: list[Hold] = []
     if volume is None and plan.volume_price is not None:
         needs.append(limits.needed("volume", whose, plan.volume_price, now, now + spending.VOLUME_HORIZON))
@@ -35,6 +35,12 @@ def check(tx: Tx, pool: Pool, plan: PoolPlan, horizon: timedelta, *, kept: bool)
     if standby is None and plan.mode != "recreate":  # it costs its whole price until it is proven stopped
         needs.append(limits.needed("standby", whose, plan.primary_price, now, now + horizon, gpus=plan.spec.num_gpus))
     limits.check(tx, needs)
+
+
+def _paying_key(tx: Tx, pool: Pool) -> str:
+    """The key whose limits count what the pool rents: that of its ledger, or the caller's, who makes the ledger."""
+    ledger = reservations.find(tx, pool.ledger) if pool.ledger else None
+    return pool.key_id if ledger is None else ledger.key_id
 
 
 def _parts(pool: Pool) -> tuple[LeaseId | None, LeaseId | None, LeaseId | None]:

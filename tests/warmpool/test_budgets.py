@@ -7,15 +7,16 @@ import pytest
 
 from gpuproxy.billing import horizons
 from gpuproxy.model.leases import Lease, LeaseId, LeaseState
-from gpuproxy.model.limits import Hold, Over, Policy
-from gpuproxy.model.pools import Degraded, Incident, PoolEvent, PoolState, PoolView
+from gpuproxy.model.limits import BudgetExceeded, Hold, Over, Policy
+from gpuproxy.model.pool_calls import ProvisionDemand
+from gpuproxy.model.pools import Degraded, Incident, PoolEvent, PoolSpec, PoolState, PoolView
 from gpuproxy.outcomes import spending
 from gpuproxy.outcomes.spending import FAILOVER, VOLUME_HORIZON
 from gpuproxy.ports import Tx
 from gpuproxy.store import leases, limits, pools
 from tests.store.spending.test_admission import DOLLAR, limit, put, usage
-from tests.warmpool.test_life import caller, provisioned, status
-from tests.world import World, in_world
+from tests.warmpool.test_life import PRICE, caller, provisioned, status
+from tests.world import VAST, World, in_world
 
 HORIZON = 600.0
 LONG = 1500.0
@@ -130,6 +131,31 @@ def test_a_pool_that_was_stopped_runs_again_once_it_is_provisioned_under_a_highe
         view = await provisioned(world, host=int(host))
         assert view.pool.state is PoolState.ACTIVE
         assert (await hold_of(world, view.primary)).rate == view.primary.observed.price  # type: ignore[union-attr]
+
+    story_of(story)
+
+
+@pytest.mark.parametrize("limited", ["k1", "k2"])
+def test_a_pool_is_checked_against_the_limits_of_the_key_that_provisioned_it_first(limited: str) -> None:
+    """That key's limits count all that the pool ever rents, whoever provisions it again."""
+
+    async def story(world: World) -> None:
+        view = await a_pool(world)
+        await world.engine.pools.disable(caller(world), 123)
+        created = world.created()
+        await put(world, limit(0.0001, "30d", policy="no_new", scope="key", subject=limited))
+        again = ProvisionDemand(
+            machine_id=123, host_machine_id=view.pool.host_number or 0, provider=VAST, spec=PoolSpec(max_price=PRICE)
+        )
+        second = replace(caller(world), key_id="k2")
+        if limited == "k1":
+            with pytest.raises(BudgetExceeded):
+                await world.engine.pools.provision(second, again)
+            assert ((await status(world)).pool.state, world.created()) == (PoolState.DISABLED, created)
+            return
+        assert (await world.engine.pools.provision(second, again))[0].pool.state is PoolState.ACTIVE
+        holds = await world.db.read(lambda tx: limits.all_holds(tx, None))
+        assert {each.key_id for each in holds} == {"k1"}
 
     story_of(story)
 
