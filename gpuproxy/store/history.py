@@ -12,7 +12,7 @@ from gpuproxy.model.limits import LONGEST
 from gpuproxy.model.offers import AccountKey
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.ports import Tx
-from gpuproxy.store import forgotten, leases, replay
+from gpuproxy.store import forgotten, leases, pools, replay
 from gpuproxy.store.rows import micros, moment
 
 _OVER = (ReservationState.RELEASED, ReservationState.FAILED)
@@ -55,6 +55,9 @@ def delete(
     row = tx.fetch_one("SELECT state, settled_at FROM reservations WHERE id = ?", (reservation_id,))
     if row is None or row["state"] not in _OVER or row["settled_at"] is None:
         return False
+    pool = pools.of_ledger(tx, reservation_id)
+    if pool is not None and pools.is_at_work(pool):
+        return False  # the next machine of the pool belongs to it
     ends = [moment(row["settled_at"])]
     for lease in leases.of_reservation(tx, reservation_id):
         until = compared((lease.provider, lease.account))

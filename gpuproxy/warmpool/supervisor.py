@@ -234,6 +234,7 @@ class Supervisor:
 
     async def _work_on(self, pool_id: PoolId) -> None:
         """Decide and act until nothing is to be done now, or until the pool is not supervised any more."""
+        conflicts = 0
         for _ in range(_ACTS):
             if (memory := self._memories.get(pool_id)) is None:  # a new one if the claim was lost meanwhile
                 return
@@ -252,6 +253,8 @@ class Supervisor:
                 await self._acting.perform(act, scene, memory)
             except Conflict as conflict:
                 log.info("pool_changed_meanwhile", pool=pool_id, error=str(conflict))
+                await self._clock.sleep(min(1.0, 0.1 * conflicts))  # the first one says only that somebody was faster
+                conflicts += 1
             except ClaimLost:
                 return
             except Unavailable as error:

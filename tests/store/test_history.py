@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -13,11 +14,12 @@ from gpuproxy.app import figures
 from gpuproxy.billing.history import History
 from gpuproxy.billing.spending import Spending
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import AlreadyExists, Conflict, NotFound, Taken
-from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.errors import AlreadyExists, Conflict, NotFound, Refusal, Taken
+from gpuproxy.model.leases import LeaseState, ReservationId
+from gpuproxy.model.pools import Degraded, PoolEvent, PoolState
 from gpuproxy.model.reservations import ReservationState
 from gpuproxy.ports import Tx
-from gpuproxy.store import leases, replay, reservations
+from gpuproxy.store import leases, pools, replay, reservations
 from gpuproxy.store.migrations import migrations
 from gpuproxy.store.rows import micros
 from gpuproxy.store.sqlite.driver import sqlite3
@@ -26,6 +28,7 @@ from tests.past import PROJECTS
 from tests.reconcile.test_absence import _hidden
 from tests.store.test_query_plans import age
 from tests.sums import Undone, check_sums, recomputed_sums, stored_sums
+from tests.warmpool.test_life import provisioned, status
 from tests.world import World, in_world
 
 pytestmark = pytest.mark.long
@@ -158,9 +161,46 @@ def test_the_request_id_of_a_deleted_reservation_never_rents_again(count: int):
     in_world(story, settings=KEEP)
 
 
-def reservations_like(tx: Tx, request_id: str) -> Any:
-    from dataclasses import replace
+async def failed_pool(world: World) -> ReservationId:
+    """The ledger of a pool whose volume was refused: all its leases have failed, and it is degraded."""
+    world.arm("volume_create", "offer_gone", times=0)
+    with pytest.raises(Refusal):
+        await provisioned(world)
+    world.control("DELETE", "faults")
+    pool = (await status(world)).pool
+    assert (pool.state, pool.degraded) == (PoolState.DEGRADED, Degraded.PROVISION_FAILED)
+    await world.engine.supervisor.drain(0)  # nothing is tried again meanwhile
+    return pool.ledger
 
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_the_ledger_of_a_pool_is_deleted_only_when_the_pool_is_not_at_work(
+    disabled: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """The deletion goes on behind a ledger that is kept: each page has one reservation here."""
+    monkeypatch.setattr("gpuproxy.billing.history._RESERVATIONS", 1)
+
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        ledger = await failed_pool(world)
+        if disabled:
+            await world.db.write(lambda tx: at_rest(tx, ledger))
+        old = await finished(world)
+        await age(world, timedelta(days=30))
+        await world.engine.history.step()
+        assert await rows_of(world, old) == 0
+        assert (await rows_of(world, ledger) == 0) == disabled
+
+    in_world(story, settings=KEEP)
+
+
+def at_rest(tx: Tx, ledger: ReservationId) -> None:
+    pool = pools.of_ledger(tx, ledger)
+    assert pool is not None
+    pools.advance(tx, pool, PoolEvent.DISABLE, "a test", replace(pool, wanted="disabled"))
+
+
+def reservations_like(tx: Tx, request_id: str) -> Any:
     return replace(reservations.newest(tx, "p1", "", {}, after=None, limit=1)[0], id="res-x", request_id=request_id)
 
 

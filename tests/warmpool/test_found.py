@@ -4,9 +4,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from gpuproxy.model.errors import Refusal
 from gpuproxy.model.pool_calls import EnableDemand, HostQuery, ProvisionDemand
 from gpuproxy.model.pools import Degraded, PoolSpec, PoolState, PoolView
+from tests import databases
 from tests.warmpool.test_life import PRICE, a_host, caller, provisioned, status
 from tests.world import VAST, World, in_world
 
@@ -193,3 +196,29 @@ def test_a_volume_that_the_database_has_forgotten_is_not_deleted():
         assert [row["deleted_at"] for row in world.market["volumes"]] == [None]
 
     in_world(story, boot_time=(3.0, 5.0))
+
+
+def test_a_pool_whose_act_meets_a_conflict_again_and_again_is_tried_once_a_second():
+    """Its ledger is gone. Whatever the cause, the server must not spin."""
+
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        world.arm("volume_create", "offer_gone", times=0)
+        with suppress(Refusal):
+            await provisioned(world)
+        await world.engine.pools.disable(caller(world), 123)
+        await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
+        await world.sleep(150)
+        pool = (await status(world)).pool
+        assert (pool.state, pool.seeks) == (PoolState.DEGRADED, True)
+        for table, column in (("leases", "reservation_id"), ("reservations", "id")):
+            databases.rows(world.db, f"DELETE FROM {table} WHERE {column} = '{pool.ledger}'")  # noqa: S608
+        world.control("DELETE", "faults")
+        with capture_logs() as lines:
+            while not lines:
+                await world.sleep(10)
+            await world.sleep(100)
+        conflicts = [each for each in lines if each["event"] == "pool_changed_meanwhile"]
+        assert 50 < len(conflicts) <= 150
+
+    in_world(story)
