@@ -251,11 +251,11 @@ def _with_ledger(tx: Tx, pool: Pool, token: str) -> Pool:
 
 def begun(now: datetime, pool: Pool, spec: PoolSpec, host: HostKey, account: str) -> Pool:
     """The facts of a pool that is provisioned on a host. The supervisor gives back what stands on another one."""
-    mode = spec.mode if pool.mode != "recreate" or spec.mode else pool.mode
+    mode = (spec.mode if pool.mode != "recreate" or spec.mode else pool.mode) or "shared"
     new = replace(
-        pool, spec=spec, wanted="supervised", mode=mode or "shared", tries=0, next_try_at=None,
-        degraded=Degraded.NONE, error="", progress="beginning", step_began_at=now, asked="", unfenced=False,
-        misses=0, looked_at=None, checked_at=None, keep_volume=False,
+        pool, spec=spec, wanted="supervised", mode=mode, mode_why=pool.mode_why if mode == pool.mode else "",
+        tries=0, next_try_at=None, degraded=Degraded.NONE, error="", progress="beginning", step_began_at=now, asked="",
+        unfenced=False, misses=0, looked_at=None, checked_at=None, keep_volume=False,
     )  # fmt: skip
     if host and pool.host == host and pool.account == account:
         return new

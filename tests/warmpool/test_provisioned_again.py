@@ -12,12 +12,14 @@ from gpuproxy.model.money import dollars
 from gpuproxy.model.pool_calls import EnableDemand
 from gpuproxy.model.pools import PoolSecrets, PoolSpec, PoolState, PoolView
 from gpuproxy.warmpool.explaining import next_action
+from gpuproxy.warmpool.provisioning import begun
 from gpuproxy.warmpool.secrets import Sealer
-from tests.warmpool.scenes import S, lease, scene
+from tests.warmpool.scenes import NOW, S, lease, scene
 from tests.warmpool.test_life import a_host, caller, status
 from tests.warmpool.test_provisioning import BOOTS, demand_of, hosts, sent, without_gpus
 from tests.world import VAST, World, in_world
 
+IN_USE = "the volume is in use by another instance"
 URL = "http://localhost:8000/health"
 
 
@@ -304,3 +306,15 @@ def test_enable_names_what_does_not_change_the_parts_that_stay():
         assert (await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))).plan.later == ()
 
     in_world(story, **BOOTS)
+
+
+# ------------------------------------------------------------------------------------------------------------- the mode
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode", "why"), [("shared", "shared", ""), ("", "recreate", IN_USE), ("recreate", "recreate", IN_USE)]
+)
+def test_the_reason_for_a_mode_goes_with_the_mode(asked: Any, mode: str, why: str):
+    pool = replace(scene(pool={"mode": "recreate"}).pool, mode_why=IN_USE)
+    again = begun(NOW, pool, replace(pool.spec, mode=asked), pool.host, pool.account)
+    assert (again.mode, again.mode_why) == (mode, why)
