@@ -128,7 +128,7 @@ class WarmPools:
         """Make a pool on a host. Waits for `active` up to the caller's deadline, unless `wait` is False.
 
         Returns with another state than active when the time is over. Raises PROVISION_FAILED, POOL_EXISTS,
-        NOT_ENOUGH_GPUS, NOT_SUPPORTED and BUDGET_EXCEEDED. A dry run has a view without machines.
+        POOL_STATE, NOT_ENOUGH_GPUS, NOT_SUPPORTED and BUDGET_EXCEEDED. A dry run has a view without machines.
         """
         account = self._account(demand.provider, caller.project)
         check_capabilities(self._accounts.provider(account).capabilities, demand.provider, demand.spec)
@@ -371,6 +371,8 @@ class WarmPools:
                 reason=Reason.PROVISION_FAILED,
                 metadata={"degraded_reason": view.pool.degraded.value},
             )
+        if view.pool.state is PoolState.DISABLED:
+            raise wrong_state(view.pool, "was disabled or cleaned up while this call waited, so it is not provisioned")
         return view, plan
 
 

@@ -1,5 +1,6 @@
 """A pool that is provisioned or enabled again on its host: what stays, and what another specification means for it."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from gpuproxy.model.errors import FailedPrecondition, InvalidArgument, Refusal
 from gpuproxy.model.money import dollars
 from gpuproxy.model.pool_calls import EnableDemand
 from gpuproxy.model.pools import PoolSecrets, PoolSpec, PoolState, PoolView
+from gpuproxy.model.reasons import Reason
 from gpuproxy.warmpool.explaining import next_action
 from gpuproxy.warmpool.provisioning import begun
 from gpuproxy.warmpool.secrets import Sealer
@@ -306,6 +308,37 @@ def test_enable_names_what_does_not_change_the_parts_that_stay():
         assert (await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))).plan.later == ()
 
     in_world(story, **BOOTS)
+
+
+# ------------------------------------------------------------------------------------- a call that waits for the pool
+
+
+@pytest.mark.parametrize("ends", ["cleanup", "disable"])
+def test_a_provision_whose_pool_is_ended_while_it_waits_is_an_error(ends: str):
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        waiting = asyncio.create_task(sent(world, demand_of(await a_host(world))))
+        await world.sleep(6)
+        assert (await status(world)).pool.state is PoolState.PROVISIONING
+        if ends == "cleanup":
+            await world.engine.pools.cleanup(caller(world), 123, keep_volume=False)
+        else:
+            await world.engine.pools.disable(caller(world), 123)
+        with pytest.raises(FailedPrecondition, match="while this call waited") as refused:
+            await waiting
+        assert refused.value.reason is Reason.POOL_STATE
+
+    in_world(story, boot_time=(20.0, 30.0))
+
+
+def test_a_provision_whose_time_is_over_answers_that_it_goes_on():
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        demand = demand_of(await a_host(world))
+        view, _ = await world.engine.pools.provision(caller(world, 5), demand)
+        assert view.pool.state is PoolState.PROVISIONING
+
+    in_world(story, boot_time=(20.0, 30.0))
 
 
 # ------------------------------------------------------------------------------------------------------------- the mode
