@@ -14,7 +14,7 @@ from gpuproxy.runtime.lateness import Lateness
 
 T = TypeVar("T")
 
-_ENCODERS = {"grpc": encode_offer, "json": offer_json}
+ENCODERS = {"grpc": encode_offer, "json": offer_json}
 
 
 def build_catalog(
@@ -31,9 +31,9 @@ def build_catalog(
     shared, read = None, {}
     if not db.exclusive:
         read = {each.name: claims.of_catalog(each.name) for each in accounts.usable()}
-        shared = SharedCatalog(db, clock, claims=read, workers=workers or _Inline(), kinds=frozenset(_ENCODERS))
+        shared = SharedCatalog(db, clock, claims=read, workers=workers or _Inline(), kinds=frozenset(ENCODERS))
     catalog = Catalog(
-        list(accounts.usable()), clock, _ENCODERS, seed=claims.owner, shared=shared, regions=accounts.regions,
+        list(accounts.usable()), clock, ENCODERS, seed=claims.owner, shared=shared, regions=accounts.regions,
         lateness=lateness, refresh_seconds=settings.catalog_refresh_interval,
         stale_after_seconds=settings.catalog_stale_after,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
 import structlog
 
 from gpuproxy.catalog.snapshot import Entry
@@ -24,6 +25,9 @@ _SLICE = 100
 _BURST, _BACKGROUND_SHARE = 5, 1.6
 """The first pages of a search are read at full speed, the others this many times slower than the rate limit allows."""
 
+_shared = msgspec.msgpack.Encoder()
+"""As in `shared`."""
+
 Encoder = Callable[[Offer], bytes]
 AfterPage = Callable[[], Awaitable[bool]]
 """Returns True if no further page is needed."""
@@ -40,12 +44,20 @@ class Search:
     pages: int = 0
     grew: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, offer: Offer, encoders: Mapping[str, Encoder]) -> None:
-        """Add an offer. If it has not changed, its known object and encoded forms are kept."""
+    def add(self, offer: Offer, encoders: Mapping[str, Encoder]) -> bool:
+        """Add an offer. If it has not changed, its known object and encoded forms are kept.
+
+        False: it can't be encoded for clients or other processes, and is left out. It must not hide the other offers.
+        """
         entry = self.known.get(offer.id)
         if entry is None or entry[0] != offer:
-            entry = offer, {kind: encode(offer) for kind, encode in encoders.items()}
+            try:
+                _shared.encode(offer)
+                entry = offer, {kind: encode(offer) for kind, encode in encoders.items()}
+            except (ValueError, OverflowError):
+                return False
         self.found[offer.id] = entry
+        return True
 
     def batch(self, until: float, *, whole: bool) -> Batch:
         """What has been found so far."""
@@ -131,10 +143,18 @@ class Searcher:
         pages = account.search(wanted)
         try:
             async for page in pages:
+                added = 0
                 for start in range(0, len(page), _SLICE):
-                    for offer in page[start : start + _SLICE]:
-                        search.add(offer, self._encoders)
+                    added += sum(search.add(offer, self._encoders) for offer in page[start : start + _SLICE])
                     await asyncio.sleep(0)
+                if skipped := len(page) - added:
+                    log.info(
+                        "offers_not_encodable",
+                        provider=account.name,
+                        account=account.account,
+                        skipped=skipped,
+                        of=len(page),
+                    )
                 if await after_page():
                     return
         finally:

@@ -22,6 +22,10 @@ BROKEN = "\ufffd"
 """Replaces an unreadable character or number."""
 ABSURD = 1_000_000.0
 """An amount in USD that no machine costs."""
+MOST_GPUS = 64
+"""Maximum GPUs of one offer."""
+MOST_VRAM_MB = 1 << 20
+"""Maximum memory of one GPU."""
 _LONGEST_NUMBER = 25
 _ROWS_AT = 2
 """The depth of the rows in a page."""

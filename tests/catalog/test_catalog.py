@@ -66,7 +66,8 @@ class Account:
 
 
 def catalog_of(clock: VirtualClock, *accounts: Account, **settings: Any) -> Catalog:
-    return Catalog(accounts, clock, {"name": lambda each: each.id.encode()}, **settings)
+    settings.setdefault("encoders", {"name": lambda each: each.id.encode()})
+    return Catalog(accounts, clock, **settings)
 
 
 def at_noon(scene: Callable[[VirtualClock], Awaitable[None]]) -> Callable[[], None]:

@@ -148,6 +148,15 @@ def test_an_unexpected_field_loses_no_row(facts: dict[str, object]) -> None:
     assert (offer.id, offer.gpu_price) == ("ionet-i12:2:US", 600_000)
 
 
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [(24, 24), (24 * 1024, 24), (288, 288), (25_769_803_776, 0), (1e13, 0), (1e300, 0), (-24, 0), (None, 0)],
+)
+def test_an_impossible_memory_is_unknown(told: float | None, known: int) -> None:
+    (offer,) = offers(row(vram_per_card=told))
+    assert offer.vram_gb == known
+
+
 def test_mostly_unreadable_rows_are_an_error() -> None:
     assert isinstance(error_of(found, Api(search=hardware(None, {}, row()))), ProviderUnavailable)
 

@@ -103,6 +103,11 @@ def test_a_listing_ends_whatever_total_is_claimed() -> None:
     assert took < 300.0
 
 
+def test_an_absurd_total_is_an_error_of_the_marketplace() -> None:
+    with pytest.raises(ProviderUnavailable):
+        on_script(lambda adapter: adapter.list(), page(wire(1), token="t", total=10**400), page(total=10**400))
+
+
 def test_a_large_account_has_time_for_the_intervals_between_pages() -> None:
     def part(number: int) -> HttpResponse:
         rows = [wire(number * 25 + at) for at in range(25)]

@@ -286,7 +286,7 @@ def test_any_other_destroy_is_an_error(answer: HttpResponse | Exception, kind: t
 def test_the_credit_is_read_in_micro_dollars() -> None:
     assert on_script(lambda adapter: adapter.spend(), says({"id": 1, "credit": 25.5}))[0].credit == 25_500_000
     assert on_script(lambda adapter: adapter.spend(), says({"id": 1, "credit": "25.5"}))[0].credit == 25_500_000
-    for without in ({"id": 1}, {"id": 1, "credit": "NaN"}):
+    for without in ({"id": 1}, {"id": 1, "credit": "NaN"}, {"credit": 1e17}, {"credit": -1e300}, {"credit": 10**400}):
         with pytest.raises(ProviderUnavailable):
             on_script(lambda adapter: adapter.spend(), says(without))
 

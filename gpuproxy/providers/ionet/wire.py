@@ -16,12 +16,11 @@ from gpuproxy.model.demands import MAX_GPUS
 from gpuproxy.model.gpus import gpu_name, nominal_vram
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
-from gpuproxy.providers.decode import ABSURD, Unreadable, decoded, typed
+from gpuproxy.providers.decode import ABSURD, MOST_GPUS, MOST_VRAM_MB, Unreadable, decoded, typed
 from gpuproxy.providers.ionet.configurations import Configuration
 
 NAME = ProviderName("io.net")
 PREFIX = "ionet"
-_MOST_CARDS = 64
 _MOST_GB_PER_CARD = 1_000
 """A card with more memory than this has its memory in MB."""
 
@@ -142,7 +141,7 @@ def offers_of(found: Found, seen: str, quoted: Mapping[Configuration, Micro], ma
 
 def _listing(row: WireRow) -> Listing | None:
     """A rentable row; None for one of those that io.net shows but does not rent out. Raises ValueError."""
-    if not isfinite(row.price) or not 0 <= row.price < ABSURD or not 0 <= row.num_cards <= _MOST_CARDS:
+    if not isfinite(row.price) or not 0 <= row.price < ABSURD or not 0 <= row.num_cards <= MOST_GPUS:
         raise ValueError("an impossible price or number of cards")
     free = row.available_replicas
     if row.num_cards == 0 or micro(row.price) == 0 or row.sold_out or (free is not None and free <= 0):
@@ -183,8 +182,10 @@ def _offer(listing: Listing, copy: int, seen: str, price: Micro, marks: Mapping[
 
 
 def _vram(memory: float | None) -> int:
+    """The nominal memory in GB; 0 if it is missing or impossible."""
     size = _positive(memory)
-    return nominal_vram(size if size > _MOST_GB_PER_CARD else size * 1024)
+    megabytes = size if size > _MOST_GB_PER_CARD else size * 1024
+    return nominal_vram(megabytes) if megabytes <= MOST_VRAM_MB else 0
 
 
 def _positive(number: float | None) -> float:

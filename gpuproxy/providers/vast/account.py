@@ -5,7 +5,6 @@ The rule: an invalid charge removes only its own instance from the sums.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import msgspec
@@ -14,6 +13,9 @@ from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.ports import Spend
 from gpuproxy.providers.decode import ABSURD, BROKEN, Unreadable, converted, decoded, typed
+
+_MOST_CREDIT = 1_000 * ABSURD
+"""USD. An account with more, or with more debt, is a wrong number."""
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -55,7 +57,7 @@ class Charged:
 def read_spend(body: bytes) -> Spend:
     """The credit of the account. Raises one of Unreadable if the body has no usable credit."""
     user, _ = typed(body, User, _USER)
-    if not isfinite(user.credit):
+    if not abs(user.credit) < _MOST_CREDIT:  # also NaN
         raise msgspec.ValidationError("no usable credit")
     if user.id is None:
         return Spend(credit=micro(user.credit))

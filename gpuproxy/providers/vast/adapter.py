@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain, islice
-from math import ceil
 from urllib.parse import quote, urlencode
 
 import structlog
@@ -221,7 +220,7 @@ class VastAi:
             if len(instances) == before and not page.lost:
                 raise ProviderUnavailable(f"{NAME} lists the same page again")
             pages.turn_to(page.next_token)
-            turns = min(_LIST_PAGES, ceil(page.total / _LIST_ROWS))
+            turns = min(_LIST_PAGES, -(-page.total // _LIST_ROWS))
             pages.allow(_LIST_SECONDS + turns * self._api.intervals["list"] * MARGIN)
             query = {**_LIST_QUERY, "after_token": page.next_token}
 

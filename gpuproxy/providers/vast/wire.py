@@ -19,7 +19,17 @@ from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.model.offers import HostKey, Offer, OfferId, ProviderName
 from gpuproxy.model.quick import quick
-from gpuproxy.providers.decode import ABSURD, Unreadable, date, decoded, price, typed, whole_number
+from gpuproxy.providers.decode import (
+    ABSURD,
+    MOST_GPUS,
+    MOST_VRAM_MB,
+    Unreadable,
+    date,
+    decoded,
+    price,
+    typed,
+    whole_number,
+)
 
 NAME = ProviderName("vast.ai")
 PREFIX = "vast"
@@ -173,13 +183,16 @@ def _row(row: msgspec.Raw) -> WireOffer | None:
 
 
 def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
-    """The offer of a row. A number that is missing, infinite or NaN counts as 0.
+    """The offer of a row. An optional number that is missing, infinite or NaN counts as 0.
 
-    Those checks are written out here: as functions, they would take as long as decoding the row.
+    Those checks are written out here: as functions, they would take as long as decoding the row. Raises ValueError for
+    an impossible price, memory or GPU count: clients and other processes get these numbers with 32 or 64 bits.
     """
-    gpus, total = wire.num_gpus, wire.dph_total
-    if gpus < 1 or wire.dph_base < 0 or wire.storage_cost < 0 or not 0 <= total < ABSURD:
-        raise ValueError("impossible price or GPU count")
+    gpus, priced = wire.num_gpus, 0 <= wire.dph_base < ABSURD and 0 <= wire.storage_cost < ABSURD
+    if not priced or not 0 <= wire.dph_total < ABSURD or not 0 <= wire.gpu_ram <= MOST_VRAM_MB:
+        raise ValueError("impossible price or memory")
+    if not 1 <= gpus <= MOST_GPUS:
+        raise ValueError("impossible GPU count")
     machine, ids = str(wire.machine_id), wire.gpu_ids
     keys = tuple([f"m{machine}g{gpu}" for gpu in ids]) if ids else (f"m{machine}",)
     if ids and (len(keys) != gpus or len(set(keys)) != gpus):
@@ -201,7 +214,7 @@ def _offer(wire: WireOffer, marks: tuple[tuple[str, str], ...]) -> Offer:
         max_disk_gb=disk if -inf < disk < inf else 0.0,
         host_gpus=round(gpus / share) if share and _SMALLEST_SHARE <= share <= 1 else 0,
         location=_place(wire.geolocation) if wire.geolocation else "",
-        reliability_ppm=round(reliability * 1_000_000) if reliability and -inf < reliability < inf else 0,
+        reliability_ppm=round(min(reliability, 1.0) * 1_000_000) if reliability and 0 < reliability < inf else 0,
         verified=wire.verification == "verified" or (wire.verification is None and wire.vericode == 1),
         cuda_max=cuda if cuda and -inf < cuda < inf else 0.0,
         conflict_keys=keys,
