@@ -64,7 +64,7 @@ def test_different_json_is_reported(actual: str) -> None:
         Step(run="show instance 7", err="Instance 8 not found or no longer exists.", code=1),
         Step(run="show instance 7", err="Instance 7 not found or no longer exists.", code=0),
         Step(run="show volumes --raw", out="[]", calls={"volume_list": 2}),
-        Step(run="show volumes --raw", out="[]", faults=[{"call": "volume_list", "fault": "refused_200"}]),
+        Step(run="show volumes --raw", out="[]", faults=[{"call": "volume_list", "fault": "auth_error"}]),
     ],
 )
 def test_a_scenario_fails_at_a_different_output(program: Program, market: Market, step: Step) -> None:

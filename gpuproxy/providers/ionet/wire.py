@@ -53,6 +53,9 @@ class WireQuote(msgspec.Struct, frozen=True):
 
 class _Envelope(msgspec.Struct, frozen=True):
     data: msgspec.Raw
+    status: Any = None
+    """Of the answer, not of a deployment: "failed" is a business failure."""
+    error: Any = None
 
 
 class _Hardware(msgspec.Struct, frozen=True):
@@ -89,8 +92,11 @@ class Quote:
 
 
 def inside(body: bytes) -> msgspec.Raw:
-    """The value of `data` in an answer. Raises one of Unreadable if there is none."""
-    return decoded(body, _Envelope)[0].data
+    """The value of `data` in an answer. Raises one of Unreadable if there is none, or if the answer is a failure."""
+    answer, _ = decoded(body, _Envelope)
+    if answer.error or answer.status == "failed":
+        raise msgspec.ValidationError("a failure")
+    return answer.data
 
 
 def read_hardware(body: bytes) -> Found:

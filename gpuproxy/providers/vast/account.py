@@ -34,6 +34,7 @@ class ChargesPage(msgspec.Struct, frozen=True):
     results: list[msgspec.Raw]
     next_token: str | int | None
     total: int | None = None
+    error: Any = None
 
 
 class User(msgspec.Struct, frozen=True):
@@ -41,6 +42,8 @@ class User(msgspec.Struct, frozen=True):
 
     credit: float
     id: Any = None
+    success: Any = None
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class Charged:
 def read_spend(body: bytes) -> Spend:
     """The credit of the account. Raises one of Unreadable if the body has no usable credit."""
     user, _ = typed(body, User, _USER)
+    if user.error or user.success is False:
+        raise msgspec.ValidationError("a refusal, not the account")
     if not abs(user.credit) < _MOST_CREDIT:  # also NaN
         raise msgspec.ValidationError("no usable credit")
     if user.id is None:
@@ -68,7 +73,7 @@ def read_charges(body: bytes) -> Charged:
     """A page of charges, decoded row by row. Raises one of Unreadable if the body is not such a page."""
     page, _ = decoded(body, ChargesPage)
     token = None if page.next_token is None else str(page.next_token)
-    if not page.success or BROKEN in (token or ""):
+    if page.error or not page.success or BROKEN in (token or ""):
         raise msgspec.ValidationError("not a page of charges")
     charges: list[Charge] = []
     odd: set[str] = set()

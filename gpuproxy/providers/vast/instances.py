@@ -71,6 +71,7 @@ class ListPage(msgspec.Struct, frozen=True):
     instances: list[msgspec.Raw]
     next_token: str | int | None
     total_instances: int | None = None
+    error: Any = None
 
 
 class OneInstance(msgspec.Struct, frozen=True):
@@ -112,7 +113,7 @@ def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
     """Page `number` of a listing, decoded row by row. Raises one of Unreadable if the body is not such a page."""
     page, mended = decoded(body, ListPage)
     token = None if page.next_token is None else str(page.next_token)
-    if not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
+    if page.error or not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
         raise msgspec.ValidationError("not a page of instances")
     instances: dict[InstanceId, ListedInstance] = {}
     troubles: list[str] = []

@@ -72,6 +72,8 @@ class OffersPage(msgspec.Struct, frozen=True):
     """An answer to a search for volumes."""
 
     offers: list[msgspec.Raw]
+    success: Any = None
+    error: Any = None
 
 
 class VolumesPage(msgspec.Struct, frozen=True):
@@ -142,6 +144,8 @@ def label_of(name: str | None) -> str | None:
 def read_volume_offers(body: bytes, size_gb: int) -> FoundVolumes:
     """A search answer, without offers that are smaller or not rentable. Raises one of Unreadable for a wrong row."""
     page, _ = decoded(body, OffersPage)
+    if page.error or page.success is False:
+        raise msgspec.ValidationError("a refusal, not the offers")
     offers: dict[OfferId, VolumeOffer] = {}
     machines: set[str] = set()
     for row in page.offers:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from math import inf
+from typing import Any
 
 import msgspec
 
@@ -91,6 +92,8 @@ class SearchPage(msgspec.Struct, frozen=True):
     """An answer to a search. The rows are decoded one by one, so that a wrong one loses only itself."""
 
     offers: list[msgspec.Raw]
+    success: Any = None
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +149,12 @@ def read_search(body: bytes, marks: Mapping[str, str]) -> Found:
 def _rows(body: bytes) -> Sequence[WireOffer | None]:
     """The rows of a search answer; None for one that can't be decoded. Raises one of Unreadable if it is no answer."""
     rows = _rows_in_slices(body)
-    return [_row(row) for row in decoded(body, SearchPage)[0].offers] if rows is None else rows
+    if rows is not None:
+        return rows
+    page, _ = decoded(body, SearchPage)
+    if page.error or page.success is False:
+        raise msgspec.ValidationError("a refusal, not the offers")
+    return [_row(row) for row in page.offers]
 
 
 def _rows_in_slices(body: bytes) -> list[WireOffer | None] | None:

@@ -79,7 +79,7 @@ class IoNet:
 
     def respond(self, call: Call, fault: Fault | None = None, *, limited: bool = True) -> HttpResponse:
         """The answer to a call. `fault` is one that this dialect implements."""
-        if fault is not None and (refusal := self._refusal_by(fault)):
+        if fault is not None and (refusal := self._refusal_by(call, fault)):
             return refusal
         key = call.request.key
         if key not in self._market.accounts and (key is not None or call.name not in _OPEN):
@@ -105,12 +105,12 @@ class IoNet:
         """A business failure with the words of a fault."""
         return errors.failed(status, str(fault.args["msg"]))
 
-    def _refusal_by(self, fault: Fault) -> HttpResponse | None:
+    def _refusal_by(self, call: Call, fault: Fault) -> HttpResponse | None:
         match fault.name:
             case "rate_limited":
                 return errors.limited_by(fault, self._market.now)
             case "refused_200":
-                return errors.failed(200, "The request could not be processed")
+                return errors.failed_with_200(call.name)
             case "auth_error" | "session_expired":
                 return errors.unauthorized()
             case "insufficient_credit":

@@ -1,5 +1,6 @@
 """io.net's error answers. Their shape says where they come from: business, authentication or validation."""
 
+from collections.abc import Mapping
 from email.utils import formatdate
 from math import ceil
 from typing import Literal
@@ -9,11 +10,19 @@ from gpuproxy.sandbox.protocol.faults import Fault
 from gpuproxy.sandbox.protocol.wire import answer, page_answer, text_answer
 
 RetryForm = Literal["seconds", "date"]
+_EMPTY: Mapping[str, object] = {"search": {"hardware": []}, "list": {"deployments": [], "total": 0}}
+"""The empty lists of the calls that answer one."""
 
 
 def failed(status: int, text: str) -> HttpResponse:
     """A business failure."""
     return answer({"status": "failed", "error": text}, status)
+
+
+def failed_with_200(call: str) -> HttpResponse:
+    """A business failure with status 200. The answer to a list has an empty list."""
+    text, data = "The request could not be processed", _EMPTY.get(call)
+    return failed(200, text) if data is None else answer({"status": "failed", "error": text, "data": data})
 
 
 def detail(status: int, text: str) -> HttpResponse:

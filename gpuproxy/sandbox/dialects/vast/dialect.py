@@ -117,7 +117,7 @@ class Vast:
         return replace(response, headers={**response.headers, "Date": formatdate(self._market.now, usegmt=True)})
 
     def _answer(self, call: Call, fault: Fault | None, *, limited: bool) -> HttpResponse:
-        if fault is not None and (refusal := self._refusal_by(fault)):
+        if fault is not None and (refusal := self._refusal_by(call, fault)):
             return refusal
         identity = call.request.key or ""
         call, refusal = self._admitted(call)
@@ -161,12 +161,12 @@ class Vast:
         """An error of the service itself, with the words of a fault."""
         return errors.refused(status, str(fault.args.get("error", "internal_error")), str(fault.args["msg"]))
 
-    def _refusal_by(self, fault: Fault) -> HttpResponse | None:
+    def _refusal_by(self, call: Call, fault: Fault) -> HttpResponse | None:
         match fault.name:
             case "rate_limited":
                 return errors.limited_by(fault, self._market.now)
             case "refused_200":
-                return errors.refused_with_200()
+                return errors.refused_with_200(call.name)
             case "auth_error":
                 return errors.unknown_key()
             case "session_expired":

@@ -1,10 +1,20 @@
 """vast.ai's error answers, word for word as they were recorded. The body says more than the HTTP status."""
 
+from collections.abc import Mapping
+
 from gpuproxy.ports import HttpResponse
 from gpuproxy.sandbox.protocol.faults import Fault
 from gpuproxy.sandbox.protocol.wire import answer, text_answer
 
 _CREATE_INTERVAL = 4.5
+_EMPTY: Mapping[str, Mapping[str, object]] = {
+    "search": {"offers": []},
+    "list": {"instances": [], "next_token": None, "total_instances": 0},
+    "charges": {"results": [], "next_token": None, "total": 0},
+    "volume_search": {"offers": []},
+    "volume_list": {"volumes": []},
+}
+"""The empty lists of the calls that answer one."""
 
 
 def refused(status: int, error: str, text: str, **more: object) -> HttpResponse:
@@ -120,9 +130,9 @@ def resources_unavailable() -> HttpResponse:
     return refused(200, "resources_unavailable", text)
 
 
-def refused_with_200() -> HttpResponse:
-    """An error without a known reason, with status 200."""
-    return refused(200, "internal_error", "The request could not be processed.")
+def refused_with_200(call: str) -> HttpResponse:
+    """An error without a known reason, with status 200. The answer to a list has an empty list."""
+    return refused(200, "internal_error", "The request could not be processed.", **_EMPTY.get(call, {}))
 
 
 def deprecated_list() -> HttpResponse:
