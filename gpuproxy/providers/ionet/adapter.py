@@ -44,7 +44,7 @@ from gpuproxy.providers.ionet.api import IoNetApi
 from gpuproxy.providers.ionet.capabilities import CAPABILITIES, INTERVALS, MISSING
 from gpuproxy.providers.ionet.configurations import Configuration, configuration_of
 from gpuproxy.providers.ionet.deployments import Accesses, walk
-from gpuproxy.providers.ionet.errors import Reply, no_such_deployment, refusal_of, unknown
+from gpuproxy.providers.ionet.errors import Reply, no_such_deployment, refusal_of, refusal_of_create, unknown
 from gpuproxy.providers.ionet.instances import FAILED, Deployment, in_few_words, read_one
 from gpuproxy.providers.ionet.requests import (
     LONGEST_BOOKING,
@@ -277,7 +277,7 @@ class IoNet:
         if (made := said.created_id(accepted=reply.accepted)) is not None:
             return made
         if not reply.accepted or said.failed:
-            raise refusal_of(reply, said) or unknown(reply, again=False)
+            raise refusal_of_create(reply, said) or unknown(reply, again=False)
         latest = self._clock.monotonic() + _LOOK_SECONDS * max(1.0, self._clock.scale)
         for pause in _LOOK_PAUSES:
             await self._clock.sleep(pause)

@@ -93,8 +93,8 @@ class Said:
         return self.business or self.fields.get("status") == "failed"
 
     def created_id(self, *, accepted: bool) -> InstanceId | None:
-        """The id of the created deployment. In an error, only `deployment_id` is one: `id` may be the error's own."""
-        for name in _ID_FIELDS if accepted else _ID_FIELDS[:1]:
+        """The id of the created deployment. In a failure, only `deployment_id` is one: `id` may be its own."""
+        for name in _ID_FIELDS if accepted and not self.failed else _ID_FIELDS[:1]:
             value = self.fields.get(name)
             if isinstance(value, str) and _IS_ID.fullmatch(value):
                 return InstanceId(value)
@@ -162,6 +162,14 @@ def refusal_of(reply: Reply, said: Said) -> Refused | None:
     if _NAME_IS_TAKEN.search(said.text):  # the name is ours alone: a machine with it exists
         return None
     return _by_words(reply, said) or (None if failed_success else _unclassified(reply, said))
+
+
+def refusal_of_create(reply: Reply, said: Said) -> Refused | None:
+    """As `refusal_of`. A success that failed, but has an id like a deployment's, does not exclude that there is one."""
+    ids = [said.fields.get(name) for name in _ID_FIELDS]
+    if reply.accepted and any(isinstance(each, str) and _UUID.fullmatch(each.lower()) for each in ids):
+        return None
+    return refusal_of(reply, said)
 
 
 def unread(reply: Reply) -> Refused:
