@@ -1,8 +1,9 @@
 """The meaning of io.net's unexpected answers. The body decides; the status is only a hint.
 
-The rule: an answer is Refused only if io.net certainly executed nothing: a 4xx in its own words. Everything else that
-follows a request with effects is OutcomeUnknown: a 408, a 5xx, a page of a gateway, or a success that says it failed.
-io.net documents no texts for the refusals of a deploy, so they are classified by their words.
+The rule: an answer is Refused only if io.net certainly executed nothing: a 4xx in its own words, which are JSON.
+Everything else that follows a request with effects is OutcomeUnknown: a 408, a 5xx, a page or a plain text of a
+gateway, a request that is still in progress, or a success that says it failed. io.net documents no texts for the
+refusals of a deploy, so they are classified by their words.
 """
 
 import re
@@ -66,6 +67,12 @@ _KEY_IS_DEAD = re.compile(
     r"|\b(?:invalid|expired|revoked|disabled|missing|unknown) (?:api[ _-]?key|token|credentials?)\b"
     r"|\bunauthori[sz]ed\b|\bnot authenticated\b|\bnot allowed for this key\b|\binsufficient scope\b"
 )
+_MAY_STILL_HAPPEN = re.compile(
+    r"\b(?:in progress|time[ds]?[ _-]?out|upstream|gateway|too early|client closed|being processed|is processing)\b"
+)
+"""Texts about a request that something may still execute."""
+_UNCERTAIN = frozenset({408, 425, 499})
+"""Statuses of a 4xx that say nothing about what was executed."""
 _GONE = re.compile(
     r"\b(?:not found|no such|does not exist|doesn't exist|no longer exists"
     r"|already (?:been )?(?:destroyed|deleted|terminated))\b"
@@ -157,9 +164,13 @@ def refusal_of(reply: Reply, said: Said) -> Refused | None:
     if status == 402:
         return error_of(InsufficientFunds, reply)
     failed_success = reply.accepted and said.failed
-    if (not 400 <= status < 500 and not failed_success) or status == 408 or not said.text:
+    if (not 400 <= status < 500 and not failed_success) or status in _UNCERTAIN:
+        return None
+    if not said.fields or not said.text:  # a plain text may be a gateway's
         return None
     if _NAME_IS_TAKEN.search(said.text):  # the name is ours alone: a machine with it exists
+        return None
+    if _MAY_STILL_HAPPEN.search(said.text) and not said.places:
         return None
     return _by_words(reply, said) or (None if failed_success else _unclassified(reply, said))
 
