@@ -113,6 +113,11 @@ def whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and 0 < value < 2**63 else None
 
 
+def token_of(value: str | int | None) -> str | None:
+    """The token of the next page. None, also for an empty text: this page is the last one."""
+    return None if value in (None, "") else str(value)
+
+
 def price(dollars: float | None) -> Micro | None:
     """The price in micro-dollars. None if it is impossible: one wrong row must not fail the whole listing."""
     return micro(dollars) if dollars is not None and 0 <= dollars < ABSURD else None

@@ -103,6 +103,20 @@ def test_a_listing_ends_whatever_total_is_claimed() -> None:
     assert took < 300.0
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_an_empty_token_is_on_the_last_page(call: str) -> None:
+    use, answer = CALLS[call]
+    first, last = (json.loads(answer(number).body) for number in (1, 2))
+    last |= {"next_token": ""} | ({"total_instances": 2} if "instances" in last else {})
+    _, script = on_script(use, says(first), says(last))
+    assert len(script.requests) == 2
+
+
+def test_an_empty_token_does_not_end_a_listing_that_lacks_rows() -> None:
+    with pytest.raises(ProviderUnavailable, match="claims 2 instances"):
+        on_script(lambda adapter: adapter.list(), page(wire(1), token="", total=2))
+
+
 def test_an_absurd_total_is_an_error_of_the_marketplace() -> None:
     with pytest.raises(ProviderUnavailable):
         on_script(lambda adapter: adapter.list(), page(wire(1), token="t", total=10**400), page(total=10**400))

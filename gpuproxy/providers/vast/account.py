@@ -12,7 +12,7 @@ import msgspec
 from gpuproxy.model.leases import InstanceId
 from gpuproxy.model.money import Micro, micro
 from gpuproxy.ports import Spend
-from gpuproxy.providers.decode import ABSURD, BROKEN, Unreadable, converted, decoded, typed
+from gpuproxy.providers.decode import ABSURD, BROKEN, Unreadable, converted, decoded, token_of, typed
 
 _MOST_CREDIT = 1_000 * ABSURD
 """USD. An account with more, or with more debt, is a wrong number."""
@@ -72,7 +72,7 @@ def read_spend(body: bytes) -> Spend:
 def read_charges(body: bytes) -> Charged:
     """A page of charges, decoded row by row. Raises one of Unreadable if the body is not such a page."""
     page, _ = decoded(body, ChargesPage)
-    token = None if page.next_token is None else str(page.next_token)
+    token = token_of(page.next_token)
     if page.error or not page.success or BROKEN in (token or ""):
         raise msgspec.ValidationError("not a page of charges")
     charges: list[Charge] = []

@@ -14,7 +14,18 @@ from msgspec import UNSET, UnsetType
 from gpuproxy.model.gpus import gpu_name
 from gpuproxy.model.leases import InstanceId, PortMapping, SshAddress
 from gpuproxy.ports import InstanceStatus, ListedInstance
-from gpuproxy.providers.decode import BROKEN, Unreadable, date, decoded, fields_of, percent, price, typed, whole_number
+from gpuproxy.providers.decode import (
+    BROKEN,
+    Unreadable,
+    date,
+    decoded,
+    fields_of,
+    percent,
+    price,
+    token_of,
+    typed,
+    whole_number,
+)
 from gpuproxy.providers.vast.status import blame_of, status_of
 
 Discretion = Callable[[str | None, str], str]
@@ -112,7 +123,7 @@ class Answered:
 def read_listing(body: bytes, number: int, discreet: Discretion) -> Listed:
     """Page `number` of a listing, decoded row by row. Raises one of Unreadable if the body is not such a page."""
     page, mended = decoded(body, ListPage)
-    token = None if page.next_token is None else str(page.next_token)
+    token = token_of(page.next_token)
     if page.error or not page.success or BROKEN in (token or "") or len(page.instances) > _MOST_ROWS:
         raise msgspec.ValidationError("not a page of instances")
     instances: dict[InstanceId, ListedInstance] = {}
