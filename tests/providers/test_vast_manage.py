@@ -97,6 +97,36 @@ def test_an_unsafe_log_address_is_not_fetched(answer: HttpResponse) -> None:
         logged(answer, AssertionError("nothing else is asked"))
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://[abc]/x", "https://[::1/x", "https://logs.example:99999999/x", "https://logs.example:port/x", "https://",
+        "https:///x", "https://\ufdfa.example/x",  # malformed
+        "https://127.1/", "https://2130706433/", "https://0x7f.1/", "https://0x7f.0xa/", "https://017700000001/",
+        "https://10.1.2.3./", "https://1.2.3/", "https://8.8.8.8.8/",  # numbers that a resolver takes for an address
+        "https://localhost.:443/", "https://logs.localhost/", "https://logs.local/", "https://metadata.google.internal/",
+        "https://logs./", "https://.example/", "https://logs..example/", "https://intranet/x",
+        "https://[::ffff:10.0.0.1]/", "https://[fe80::1%25eth0]/", "http://logs.example/x",
+    ],
+)  # fmt: skip
+def test_a_malformed_or_private_log_address_is_an_error_and_is_not_fetched(address: str) -> None:
+    answer = says({"success": True, "result_url": address})
+    with pytest.raises(ProviderUnavailable):
+        logged(answer, AssertionError("nothing else is asked"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://s3.amazonaws.com/public.vast.ai/instance_logs/1.log", "https://logs.example:8443/x", "https://8.8.8.8/x",
+        "https://[2606:4700::1111]/x", "https://LOGS.EXAMPLE./x", "https://a1.xn--p1ai/x", "https://console.vast.ai/x",
+    ],
+)  # fmt: skip
+def test_a_public_log_address_is_fetched(address: str) -> None:
+    lines, _ = logged(says({"success": True, "result_url": address}), says("one"))
+    assert lines == ["one"]
+
+
 def test_bytes_that_are_not_text_do_not_lose_a_log() -> None:
     lines, _ = logged(ADDRESS, says(b"caf\xe9\n"))
     assert lines == ["caf\ufffd"]

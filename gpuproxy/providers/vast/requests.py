@@ -6,6 +6,7 @@ more rows have the same price than an answer can hold, they are read by machine.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ _HAIR = 0.000_001  # USD: the service may round prices in answers, but not when 
 
 _MOST_TEXT = 4_048
 """Maximum characters of the start script or the arguments. vast.ai documents 4,096; the rest is for its own frame."""
+_NAME = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z](?:[a-z0-9-]*[a-z])?")
+"""A name with a dot. Its last part is no number."""
+_PRIVATE_NAMES = (".localhost", ".local", ".internal")
 _REMEMBERED = 64  # start scripts: a launch is checked and sent several times
 
 _RUN_TYPES: dict[RunMode, str] = {
@@ -75,14 +79,22 @@ def charges_query(since: datetime, until: datetime) -> dict[str, str]:
 
 def is_log_address(url: str, base_url: str) -> bool:
     """True if a log may be fetched from the URL: the service itself, or a public host by https; no private network."""
-    there, service = urlsplit(url), urlsplit(base_url)
-    if (there.scheme, there.hostname) == (service.scheme, service.hostname):
-        return True
+    service = urlsplit(base_url)
     try:
-        public = ip_address(there.hostname or "").is_global
+        there = urlsplit(url)
+        host, _ = there.hostname or "", there.port  # raises ValueError, too
     except ValueError:
-        public = "." in (there.hostname or "")
-    return there.scheme == "https" and public
+        return False
+    if (there.scheme, host) == (service.scheme, service.hostname):
+        return True
+    return there.scheme == "https" and _is_public(host.rstrip("."))
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ip_address(host).is_global
+    except ValueError:  # "127.1" is not an IP address here, but it is one for a resolver
+        return bool(_NAME.fullmatch(host)) and not host.endswith(_PRIVATE_NAMES)
 
 
 def _next_machine(asked: Stretch, found: Found) -> Stretch:
