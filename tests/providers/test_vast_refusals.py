@@ -139,6 +139,47 @@ def test_a_destroy_that_fails_for_another_reason_is_an_error(answer: HttpRespons
         destroyed(answer)
 
 
+# -- an offer that is taken
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(400, None, "Offer 123 is no longer rentable"),
+        refusal(400, "invalid_args", "error 400/3467: offer already rented"),
+        refusal(404, None, "Offer unavailable."),
+        refusal(410, "gone", "The ask 123 is not available any more"),
+        refusal(200, "invalid_args", "This offer (123) was already rented"),
+        says({"detail": "ask no longer available"}, 422),
+    ],
+)
+def test_other_words_for_a_taken_offer_are_known(answer: HttpResponse) -> None:
+    for call in ("create", "create_volume"):
+        with pytest.raises(OfferGone) as raised:
+            on_script(CALLS[call], answer)
+        assert raised.value.status == answer.status
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(400, "invalid_args", "image me/app:1 is not available"),
+        refusal(400, None, "The offer needs a template"),
+        refusal(400, None, "This feature is no longer available. No offer was rented"),
+        refusal(400, None, "offering not available"),
+    ],
+)
+def test_words_about_something_else_are_no_taken_offer(answer: HttpResponse) -> None:
+    with pytest.raises(InvalidRequest):
+        on_script(CALLS["create"], answer)
+
+
+def test_an_unclear_answer_about_a_taken_offer_is_an_unknown_outcome() -> None:
+    for answer in (refusal(500, None, "Offer 123 is no longer rentable"), says("Offer unavailable", 400)):
+        with pytest.raises(OutcomeUnknown):
+            on_script(CALLS["create"], answer)
+
+
 # -- dead credentials
 
 DEAD = [

@@ -36,9 +36,9 @@ from gpuproxy.providers.secrecy import cut
 from gpuproxy.providers.vast.refusals import (
     says_credentials_are_dead,
     says_instance_is_gone,
+    says_offer_is_gone,
     says_volume_is_gone,
     says_volume_is_taken,
-    says_volume_offer_is_gone,
 )
 from gpuproxy.providers.vast.wire import NAME, volume_id
 
@@ -178,6 +178,8 @@ def created(reply: Reply, *, mounts: bool = False) -> Receipt:
     refusal = _refusal(reply, answer, wait=CREATE_PENALTY)
     if mounts and isinstance(refusal, InvalidRequest) and says_volume_is_taken(answer.text()):
         raise _error(VolumeInUse, reply)
+    if isinstance(refusal, InvalidRequest) and says_offer_is_gone(answer.text()):
+        raise _error(OfferGone, reply)
     raise refusal or _error(OutcomeUnknown, reply)
 
 
@@ -190,7 +192,7 @@ def volume_created(reply: Reply, wait: float) -> Receipt:
         (made,) = known
         return Receipt(instance_id=InstanceId(str(made)))
     refusal = None if named or answer.contract() else _refusal(reply, answer, wait=wait)
-    if isinstance(refusal, InvalidRequest) and says_volume_offer_is_gone(answer.text()):
+    if isinstance(refusal, InvalidRequest) and says_offer_is_gone(answer.text()):
         raise _error(OfferGone, reply)
     raise refusal or _error(OutcomeUnknown, reply)
 

@@ -72,7 +72,9 @@ _VOLUME_IS_TAKEN = re.compile(
     r"|\baccess denied\b"
 )
 """Observed for a second machine with the same volume: "access denied"."""
-_VOLUME_OFFER_IS_GONE = re.compile(r"\b(?:offer|ask)\b.{0,40}?\b(?:is not|no longer|not) available\b")
+_OFFER_IS_GONE = re.compile(
+    r"\b(?:offer|ask)\b.{0,60}?\b(?:unavailable|no longer (?:rentable|available)|not available|already rented)\b"
+)
 
 
 def says_credentials_are_dead(status: int, code: str, text: str) -> bool:
@@ -123,6 +125,6 @@ def says_volume_is_taken(text: str) -> bool:
     return "volume" in text and bool(_VOLUME_IS_TAKEN.search(text))
 
 
-def says_volume_offer_is_gone(text: str) -> bool:
-    """True if a refusal of a volume says that its offer is not available."""
-    return bool(_VOLUME_OFFER_IS_GONE.search(text))
+def says_offer_is_gone(text: str) -> bool:
+    """True if a refusal of a create says that the offer is not available."""
+    return bool(_OFFER_IS_GONE.search(text))
