@@ -20,7 +20,7 @@ EMPTY: dict[str, dict[str, object]] = {
     "charges": {"results": [], "next_token": None, "total": 0},
 }
 """The answers of vast.ai to its reads for an account that has nothing."""
-NEEDED = {"list", "charges"}
+NEEDED = ("list", "charges")
 """Their answers say `success: true`."""
 FAILED: list[tuple[dict[str, object], type[ProviderError]]] = [
     ({"success": False}, ProviderUnavailable),
