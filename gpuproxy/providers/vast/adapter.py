@@ -97,18 +97,31 @@ def missing(container_key: bool | None) -> Mapping[str, str]:
 OWN_READ = """\
 [ -n "$CONTAINER_API_KEY" ] || exit 2
 python3 - <<'gpuproxy' 2>/dev/null
-import json, os, sys, urllib.error, urllib.request
-url = "https://console.vast.ai/api/v0/instances/%s/?owner=me" % os.environ["CONTAINER_ID"]
-asked = urllib.request.Request(url, headers={"Authorization": "Bearer " + os.environ["CONTAINER_API_KEY"]})
+import json, os, sys, time, urllib.error, urllib.request
+def refused():
+    number = os.environ["CONTAINER_ID"]
+    url = os.environ.get("GPUPROXY_BOOT_API", "https://console.vast.ai") + "/api/v0/instances/" + number + "/"
+    asked = urllib.request.Request(url, headers={"Authorization": "Bearer " + os.environ["CONTAINER_API_KEY"]})
+    try:
+        row = json.load(urllib.request.urlopen(asked, timeout=20))["instances"]
+    except urllib.error.HTTPError as error:
+        return json.load(error)["error"] == "auth_error" or sys.exit(3)
+    sys.exit(0 if str(row["id"]) == number and row["label"] else 3)
 try:
-    said = json.load(urllib.request.urlopen(asked, timeout=20))
-except urllib.error.HTTPError as error:
-    sys.exit(1 if error.code in (401, 403, 404) else 3)
+    refused()
+    time.sleep(float(os.environ.get("GPUPROXY_BOOT_MINUTE", "60")) / 6)
+    refused()
 except Exception:
     sys.exit(3)
-sys.exit(0 if isinstance(said.get("instances"), dict) else 1)
-gpuproxy"""
-"""For the descriptor. vast.ai documents that this key may start, stop and destroy its instance; nothing about reads."""
+sys.exit(10)
+gpuproxy
+code=$?
+case $code in 10) exit 1 ;; 1) exit 3 ;; *) exit $code ;; esac"""
+"""For the descriptor. It sends the same request as the watchdog (boot/sh/ending.sh), and believes two refusals only.
+
+vast.ai documents that this key may start, stop and destroy its instance, and nothing about reads. 401, 403 and 404 can
+have other causes than the key, so only `auth_error` in the body is a refusal. A broken Python also exits with 1.
+"""
 
 
 CAPABILITIES = Capabilities(
