@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from email.utils import formatdate
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ pytestmark = pytest.mark.long
 CLIENTS = ("curl", "python3", "wget")
 KEY = "s3cret-key_1"
 LABEL = Signer("abc234", b"k" * 32).with_end("gpx-abc234-slotslot-01-abc234", DAY_ONE, "d")
+LATER = Signer("abc234", b"k" * 32).with_end("gpx-abc234-slotslot-01-abc234", DAY_ONE + timedelta(days=3650), "d")
+_YEAR = DAY_ONE.year + 1
 _SECONDS = 600
 
 
@@ -34,6 +36,9 @@ class Api:
         self.now = DAY_ONE.timestamp() + 601
         self.asked: list[tuple[str, str, str, str]] = []
         self.arguments = b""
+        self.date = "%a, %d %b %Y %H:%M:%S GMT"
+        self.more = ""
+        """More fields of the instance, as JSON."""
         self.acted = threading.Event()
         self.connected = threading.Semaphore(0)
 
@@ -43,10 +48,11 @@ class Api:
         self.asked.append(said)
         self.arguments += b"".join(_read(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
         request.close_connection = True
-        body = f'{{"instances": {{"id": 7, "volume_info": [{{"label": "v"}}], "label": "{self.label}", "x": "ü"}}}}'
+        fields = f'"id": 7, "volume_info": [{{"label": "v"}}], "label": "{self.label}", "x": "ü"{self.more}'
+        body = f'{{"instances": {{{fields}}}}}'
         content = body.encode()
         request.send_response_only(200)
-        request.send_header("Date", formatdate(self.now, usegmt=True))
+        request.send_header("Date", time.strftime(self.date, time.gmtime(self.now)))
         request.send_header("Content-Length", str(len(content)))
         request.end_headers()
         request.wfile.write(content)
@@ -168,6 +174,50 @@ def test_a_certificate_that_is_trusted_is_believed(tmp_path: Path, client: str) 
         finally:
             place.stop()
             process.wait()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_client_that_gets_no_answer_is_followed_by_the_next_one(tmp_path: Path, shell: str) -> None:
+    """As in an image whose curl has no CA certificates, with a Python that brings its own."""
+    place, api = _place(tmp_path, shell, "python3"), Api(LABEL)
+    (place.bin / "curl").write_text('#!/bin/sh\n[ "$1" = --version ] && echo curl 8 || exit 60\n')
+    (place.bin / "curl").chmod(0o700)
+    with serving(api) as url:
+        process = _begin(place, url)
+        try:
+            assert api.acted.wait(_SECONDS)
+        finally:
+            place.stop()
+            process.wait()
+    assert [method for method, *_ in api.asked[:3]] == ["GET", "GET", "DELETE"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("label", "month", "nested", "acts"),
+    [
+        (LABEL, "Xyz", "", False),
+        (LABEL, "Feb", "", True),
+        (LATER, "Feb", LABEL, False),
+        (LABEL, "Feb", LATER, False),
+        (LABEL, "Feb", LABEL.partition(".")[0], True),
+    ],
+)
+def test_an_unknown_month_and_a_second_end_end_nothing(
+    tmp_path: Path, shell: str, label: str, month: str, nested: str, *, acts: bool
+) -> None:
+    place, api = _place(tmp_path, shell, "curl"), Api(label)
+    api.date = f"Sun, %d {month} {_YEAR} %H:%M:%S GMT"
+    api.more = f', "of": {{"label": "{nested}"}}'
+    with serving(api) as url:
+        process = _begin(place, url)
+        try:
+            while len(api.asked) < 6 and not api.acted.is_set():
+                assert api.connected.acquire(timeout=_SECONDS)
+        finally:
+            place.stop()
+            process.wait()
+    assert api.acted.is_set() == acts
 
 
 def test_without_an_https_client_the_report_says_so_and_the_users_script_runs(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ part_ending() {
   echo "$word"
 }
 
-# Finds what speaks HTTPS and checks certificates (busybox's wget does not), this instance's id, and the key that can
+# Finds all that speak HTTPS and check certificates (busybox's wget does not), this instance's id, and the key that can
 # read, stop and destroy this instance only.
 able() {
   word=no_https_client
+  clients=
   for client in curl python3 wget; do
-    case $($client --version) in curl* | Python* | GNU*) word=watching && break ;; esac
+    case $($client --version) in curl* | Python* | GNU*) clients="$clients$client " && word=watching ;; esac
   done 2>/dev/null
   id=$(value CONTAINER_ID)
   key=$(value CONTAINER_API_KEY)
@@ -27,12 +28,12 @@ value() {
 # ask METHOD [BODY] prints the answer with its headers. The key goes through stdin or a file, never an argument.
 ask() {
   at=${GPUPROXY_BOOT_API:-https://console.vast.ai}/api/v0/instances/$id/
-  case $client in
-    curl)
+  case $clients in
+    curl*)
       echo "header=\"Authorization: Bearer $key\"" |
         curl -qsim 30 -K - -X "$1" -H Content-Type:application/json ${2:+-d "$2"} "$at"
       ;;
-    python3)
+    python3*)
       echo "$key" | python3 -c 'import sys,http.client as h
 _,m,b,a=sys.argv
 s,_,n,p=a.split("/",3)
@@ -51,8 +52,8 @@ header=Content-Type: application/json" >wgetrc
   esac
 } 2>/dev/null
 
-# look WORDS: the status, the date and the label of a read. Succeeds if it is 10 minutes after the end, and sets now,
-# in seconds since 1970, label and verb.
+# look WORDS: the status, the date and the only label of ours in a read. Succeeds if it is 10 minutes after the end, and
+# sets now, in seconds since 1970, label and verb.
 look() {
   [ $# -ge 10 ] && shift $(($# - 10)) && [ "$1" = 200 ] || return
   label=$8
@@ -60,6 +61,7 @@ look() {
   m=JanFebMarAprMayJunJulAugSepOctNovDec
   m=${m%"$3"*}
   m=$((${#m} / 3 + 1))
+  [ $m -lt 13 ] || return
   y=$4
   [ $m -gt 2 ] || m=$((m + 12)) y=$((y - 1))
   now=$((365 * y + y / 4 - y / 100 + y / 400 + (153 * m - 457) / 5 + ${2#0} - 719469))
@@ -79,10 +81,13 @@ loop_ending() {
   able
   seen=
   [ $word = watching ] && while sleep "${GPUPROXY_BOOT_MINUTE:-60}"; do
-    # shellcheck disable=SC2046
-    if look $(ask GET | tr -d '\r' | sed -n 's/^ *HTTP[^ ]* \([0-9]*\).*/\1/p
+    said=$(ask GET | tr -d '\r' | sed -n 's/^ *HTTP[^ ]* \([0-9]*\).*/\1/p
 s/^ *[Dd]ate: ..., \([0-9][0-9]\) \([A-Z][a-z][a-z]\) \([0-9]\{4\}\) \([0-9][0-9]\):\([0-9][0-9]\):\([0-9][0-9]\) GMT$/\1 \2 \3 \4 \5 \6/p
-s/.*"label": *"\(gpx-[-0-9a-z]*\.e\([0-9a-z]\{1,7\}\)\.\([ds]\)\.[a-z2-7]\{8\}\)".*/\1 \2 \3/p'); then
+/"label": *"gpx-[-0-9a-z]*\.e.*"label": *"gpx-[-0-9a-z]*\.e/!s/.*"label": *"\(gpx-[-0-9a-z]*\.e\([0-9a-z]\{1,7\}\)\.\([ds]\)\.[a-z2-7]\{8\}\)".*/\1 \2 \3/p')
+    # Without any answer, such as for a lack of CA certificates, it is the next client's turn.
+    [ "$said" ] || clients="${clients#* }${clients%% *} "
+    # shellcheck disable=SC2086
+    if look $said; then
       if [ "$label" != "$seen" ]; then
         seen=$label
         since=$now
