@@ -5,6 +5,7 @@ It is created at the first start and kept in the database or in a file beside it
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_PROJECT = "default"
 _ADMIN_KEY = "GPUPROXY_ADMIN_KEY_FILE"
+_CONFIGURED = "admin (configured)"
+"""The name of the key of the settings."""
 _LEAST_DEMAND_KEY = 16
 """Bytes."""
 
@@ -118,13 +121,21 @@ async def signer(db: Database, random: Random) -> Signer:
 async def ensure_admin(db: Database, random: Random, configured: str, file: Path) -> str:
     """Ensure that the first admin has a key, and return the key's text so that logs can redact it.
 
-    The key is `configured`; a key that was configured before is revoked. If none is configured, a key is created once
-    and kept in `file` (mode 0600). Of several servers on one database, one creates it, and the others return "".
+    The key is `configured`. If none is configured, a key is created once and kept in `file` (mode 0600). Of several
+    servers on one database, one creates it, and the others return "". A key that was configured before and that is not
+    the first admin's now is revoked; see `_end_configured` for several servers.
     Raises ConfigError if the file has something else, and WrongDatabase if it can't be read or written.
     """
     if configured:
-        await _ensure_key(db, random, configured, "admin (configured)", alone=True)
+        await _ensure_key(db, random, configured, _CONFIGURED, alone=True)
         return configured
+    text = await _own_admin(db, random, file)
+    await _end_configured(db, text)
+    return text
+
+
+async def _own_admin(db: Database, random: Random, file: Path) -> str:
+    """The key of the first admin in the file, which is created if there is none; see `ensure_admin`."""
     text = _kept(_ADMIN_KEY, file)
     if text:
         if problem := admin_key_problem(text, spaces=False):
@@ -143,6 +154,28 @@ async def ensure_admin(db: Database, random: Random, configured: str, file: Path
         return ""
     await _ensure_key(db, random, text, "admin")
     return text
+
+
+async def _end_configured(db: Database, kept: str) -> None:
+    """Revoke the key of a setting that was removed, unless it is `kept`, the text of the key file.
+
+    With several servers it is only logged, because another server may have the setting.
+    """
+    digest = hashlib.sha256(kept.encode()).hexdigest()
+
+    def write(tx: Tx) -> list[str]:
+        own = [row for row in keys.listed(tx, DEFAULT_PROJECT) if row.name == _CONFIGURED and row.role == "admin"]
+        left = [row.id for row in own if row.revoked_at is None and not row.user_id and row.sha256 != digest]
+        for key_id in left if db.exclusive else ():
+            keys.revoke(tx, DEFAULT_PROJECT, key_id)
+        return left
+
+    for key_id in await db.write(write):
+        if db.exclusive:
+            log.info("admin_key_removed", key=key_id, effect="it is no longer in the settings, so it is revoked")
+        else:
+            hint = f"if no server has it in its settings, revoke it: gpuproxy keys revoke {key_id}"
+            log.warning("admin_key_left", key=key_id, hint=hint)
 
 
 async def token_secret(db: Database, random: Random, configured: str) -> str:

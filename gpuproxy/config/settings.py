@@ -86,7 +86,8 @@ class Settings(SpendingSettings, WebhookSettings, DatabaseSettings):
     )
     admin_api_key: SecretStr | None = Field(
         None,
-        description="API key of the first admin, at least 20 characters. Changing it revokes the previous key. "
+        description="API key of the first admin, at least 20 characters. Changing or removing it "
+        "[revokes the previous key](accounts.md#api-keys-for-programs). "
         "Default: the server creates one and keeps it in a file beside the database",
     )
     admin_email: str = Field(

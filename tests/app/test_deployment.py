@@ -15,6 +15,7 @@ from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Tx
 from gpuproxy.store import reservations
 from tests import databases
+from tests.mortal import Life, MortalDatabase
 from tests.virtual_time import VirtualClock, run_virtual
 from tests.world import SeededRandom
 
@@ -128,6 +129,46 @@ def test_a_changed_admin_key_revokes_the_previous_one_and_no_other(tmp_path: Pat
             await deployment.ensure_admin(db, random, text, tmp_path / "admin-key")
         found = [await ring.find(hashlib.sha256(text.encode()).hexdigest()) for text in (*made, "o" * 20, "n" * 20)]
         assert [row is not None for row in found] == [True, True, True, False, True]
+
+    run_virtual(story)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_an_admin_key_that_is_removed_from_the_settings_is_revoked_where_no_other_server_can_have_it(
+    tmp_path: Path, *, exclusive: bool
+) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db = MortalDatabase(databases.opened(clock.now), Life(), lambda: 0.0, lambda: None, exclusive=exclusive)
+        random, file = SeededRandom(1), tmp_path / "admin-key"
+        ring = KeyRing(db, random)
+        others = [await ring.create(deployment.DEFAULT_PROJECT, "ci", "admin"),
+                  await ring.create(deployment.DEFAULT_PROJECT, "admin (configured)", "user"),
+                  await ring.create("p1", "admin (configured)", "admin"),
+                  await ring.create(deployment.DEFAULT_PROJECT, "admin (configured)", "admin", "u-1")]  # fmt: skip
+        await deployment.ensure_admin(db, random, "o" * 20, file)
+        with structlog.testing.capture_logs() as lines:
+            made = [await deployment.ensure_admin(db, random, "", file) for _ in range(2)]
+        assert made[0] == made[1] == file.read_text().strip()
+        texts = ("o" * 20, made[0], *(each.text for each in others))
+        found = [await ring.find(hashlib.sha256(text.encode()).hexdigest()) for text in texts]
+        assert [row is not None for row in found] == [not exclusive, *[True] * 5]
+        events = ["admin_key_removed"] if exclusive else ["admin_key_left"] * 2
+        assert [line["event"] for line in lines] == events
+        assert "ooo" not in str(lines)
+
+    run_virtual(story)
+
+
+def test_an_admin_key_that_moved_from_the_settings_to_the_key_file_stays_valid(tmp_path: Path) -> None:
+    async def story(clock: VirtualClock) -> None:
+        db, random, file = databases.opened(clock.now), SeededRandom(1), tmp_path / "admin-key"
+        await deployment.ensure_admin(db, random, "o" * 20, file)
+        file.write_text("o" * 20 + "\n")
+        file.chmod(0o600)
+        with structlog.testing.capture_logs() as lines:
+            assert await deployment.ensure_admin(db, random, "", file) == "o" * 20
+        assert await KeyRing(db, random).find(hashlib.sha256(b"o" * 20).hexdigest()) is not None
+        assert lines == []
 
     run_virtual(story)
 
