@@ -68,7 +68,7 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
     allow_many_files()
     complain_rarely(asyncio.get_running_loop())
     certificates = certificates_of(settings)
-    login = _login(settings, sandbox=sandbox)
+    login = check_login(settings, sandbox=sandbox)
     async with AsyncExitStack() as stack:
         tracing = _tracing(settings, stack)
         outgoing = connect_webhooks(stack, settings, redactor)
@@ -116,17 +116,7 @@ async def serve(settings: Settings, *, sandbox: bool, force: bool = False) -> in
     return 0
 
 
-def _shared_secrets(access: Access, pool_key: bytes | None, login: SshLogin | None) -> Mapping[str, bytes]:
-    """What all servers of a deployment must have in common, by the setting that gives it."""
-    return {
-        DEMAND_KEY: access.fingerprint_key,
-        POOL_KEY: pool_key or b"",
-        "GPUPROXY_JWT_SECRET": access.secret.encode(),
-        "GPUPROXY_SSH_CHECK_KEY": login.public_key.encode() if login else b"",
-    }
-
-
-def _login(settings: Settings, *, sandbox: bool) -> SshLogin | None:
+def check_login(settings: Settings, *, sandbox: bool) -> SshLogin | None:
     """The login that each machine must accept, if a check key is configured. Raises ConfigError."""
     if settings.ssh_check_key is None:
         return None
@@ -139,6 +129,16 @@ def _login(settings: Settings, *, sandbox: bool) -> SshLogin | None:
         return ssh_login.load(settings.ssh_check_key)
     except UnusableKey as error:
         raise ConfigError(f"GPUPROXY_SSH_CHECK_KEY: {error}: not started.") from None
+
+
+def _shared_secrets(access: Access, pool_key: bytes | None, login: SshLogin | None) -> Mapping[str, bytes]:
+    """What all servers of a deployment must have in common, by the setting that gives it."""
+    return {
+        DEMAND_KEY: access.fingerprint_key,
+        POOL_KEY: pool_key or b"",
+        "GPUPROXY_JWT_SECRET": access.secret.encode(),
+        "GPUPROXY_SSH_CHECK_KEY": login.public_key.encode() if login else b"",
+    }
 
 
 def _log_rented(left: Figures) -> None:

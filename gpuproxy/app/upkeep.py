@@ -20,10 +20,11 @@ from gpuproxy.adapters.system import SocketProbe, SystemRandom
 from gpuproxy.app import deployment
 from gpuproxy.app.database_safety import require_safe
 from gpuproxy.app.local_database import check_exists, with_database
-from gpuproxy.app.main import connect_accounts
+from gpuproxy.app.main import check_login, connect_accounts
 from gpuproxy.app.marketplaces import SANDBOX_ACCOUNT, SANDBOX_KEY, in_sandbox, proxies_in_use
 from gpuproxy.app.opening import OpenDatabase, use_clock
 from gpuproxy.app.removed_keys import last_accounts
+from gpuproxy.app.wiring import limits_of
 from gpuproxy.config.environment import ConfigError
 from gpuproxy.config.settings import Settings
 from gpuproxy.health import checkup
@@ -38,7 +39,6 @@ from gpuproxy.reconcile.observe import AccountWatch
 from gpuproxy.reconcile.steps import Advance, Note, Step
 from gpuproxy.runtime.claims import Claims
 from gpuproxy.runtime.lateness import Lateness
-from gpuproxy.runtime.limits import Limits
 from gpuproxy.store import leases, meta
 from gpuproxy.store.claims import drop
 from gpuproxy.store.sqlite import files as database_files
@@ -89,6 +89,7 @@ def reconcile(settings: Settings, *, dry_run: bool) -> Once:
     check_exists(settings)
     if not settings.accounts:
         raise ConfigError("No provider key is set, so there is no account to reconcile." + _sandbox_hint(settings))
+    login = check_login(settings, sandbox=False)
 
     async def run(db: OpenDatabase) -> Once:
         async with AsyncExitStack() as stack:
@@ -100,8 +101,9 @@ def reconcile(settings: Settings, *, dry_run: bool) -> Once:
             lateness, claims = Lateness(clock), Claims(db, clock, SystemRandom().token(8))
             for provider in await connect_accounts(stack, settings, clock, None, lateness, db=db):
                 watch = AccountWatch(
-                    provider, db, clock=clock, probe=SocketProbe(), signer=signer, limits=Limits(), probes=Probes(),
-                    lateness=lateness, claim=claims.of_account(provider.name, provider.account),
+                    provider, db, clock=clock, probe=SocketProbe(login), signer=signer, limits=limits_of(settings),
+                    probes=Probes(), lateness=lateness, claim=claims.of_account(provider.name, provider.account),
+                    check_key=login.public_key if login else "",
                 )  # fmt: skip
                 lines += _lines(watch, await watch.preview())
                 complete = complete and watch.silent_since is None

@@ -215,7 +215,7 @@ def build_engine(
     encrypted with `secrets_key`. `removed`: accounts without a key. `workers` pack what several processes share.
     """
     lateness, seed = lateness or Lateness(clock), random.token(8)
-    limits, metrics, claims = _limits(settings), Metrics(), Claims(db, clock, seed)
+    limits, metrics, claims = limits_of(settings), Metrics(), Claims(db, clock, seed)
     counted = [Counted(provider, metrics, clock, begin) for provider in (*providers, *removed)]
     accounts = Accounts(counted, clock, seed=seed, regions=regions, removed=[(p.name, p.account) for p in removed])
     catalog, read = build_catalog(settings, accounts, claims, db=db, clock=clock, lateness=lateness, workers=workers)
@@ -306,7 +306,8 @@ def _health(db: Database, accounts: Accounts, clock: Clock) -> Health:
     return Health(db, accounts.keys() - accounts.removed, failures, clock)
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> Limits:
+    """The limits that the settings give the engine."""
     return Limits(
         poll_seconds=settings.ready_poll_interval,
         reconcile_seconds=settings.reconcile_interval,

@@ -16,6 +16,7 @@ from gpuproxy.model.demands import Caller
 from gpuproxy.model.leases import LeaseState
 from gpuproxy.store.sqlite.driver import sqlite3
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.adapters.test_ssh_login import key_file
 from tests.system.processes import KIND, UNPACED, Market, Server, until
 from tests.world import World, in_world
 
@@ -244,6 +245,51 @@ def test_what_a_pass_logs_goes_to_stderr_and_its_steps_to_stdout(tmp_path: Path,
     assert "instance_died" in done.stderr
     assert "instance_died" not in done.stdout
     assert "vast-1" in done.stdout
+
+
+def _rented(tmp_path: Path, market: Market, **settings: str) -> None:
+    """Rent a machine with an end from a server with these settings. When this returns, only the machine runs."""
+    with Server(tmp_path, market, **UNPACED, **settings) as server, server.client() as client:
+        until(client.knows_offers)
+        wanted = pb.ReserveGPUsRequest(count=1, max_price=5, request_id="a")
+        wanted.lease_duration.FromSeconds(36_000)
+        (machine,) = client.call("ReserveGPUs", wanted).reserved_instances
+    until(lambda: market.alive()[machine.contract_id]["status"] == "running")
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_a_pass_believes_a_machine_that_only_greets_unless_a_check_key_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_key: bool
+):
+    with Market(tmp_path, *KIND, "--boot-time", "4,5") as market:
+        settings = {"GPUPROXY_SSH_CHECK_KEY": str(key_file(tmp_path))} if has_key else {}
+        _rented(tmp_path, market, **settings)
+        _use(monkeypatch, tmp_path)
+        _use_market(monkeypatch, market)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        done = CliRunner().invoke(root, ["reconcile", "--once"])
+    assert done.exit_code == 0, done.output
+    with closing(sqlite3.connect(tmp_path / "books.db")) as books:
+        assert (books.execute("SELECT state FROM leases").fetchall() == [("active",)]) == (not has_key)
+
+
+@pytest.mark.parametrize(("notice", "told"), [("40m", True), ("10m", False)])
+def test_a_pass_has_the_limits_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notice: str, *, told: bool
+):
+    with Market(tmp_path, *KIND, "--boot-time", "0.1,0.2") as market:
+        _rented(tmp_path, market)
+        with closing(sqlite3.connect(tmp_path / "books.db")) as books, books:
+            half = 1_800 * 1_000_000
+            change = "UPDATE leases SET expires_at = created_at + ?, created_at = created_at - 20 * ?"
+            books.execute(change, (half, half))
+        _use(monkeypatch, tmp_path)
+        _use_market(monkeypatch, market)
+        monkeypatch.setenv("GPUPROXY_ENDING_SOON", notice)
+        done = CliRunner().invoke(root, ["reconcile", "--once"])
+    assert done.exit_code == 0, done.output
+    assert ("lease_ending_soon" in done.stderr) == told
 
 
 def test_a_notice_alone_is_printed_and_marked_but_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
