@@ -91,6 +91,14 @@ async def test_a_stream_resumes_after_the_last_event() -> None:
     assert service.tokens == ["1", "1"]
 
 
+async def test_the_last_event_counts_and_not_the_token_with_which_the_stream_was_opened_first() -> None:
+    service = Changing()
+    async with both_faces(service) as both:
+        answer = await both.send("GET", f"{PATH}?resume_token=0", headers={"Last-Event-ID": "1"})
+    assert [token for _, token, _ in events(answer.body)] == ["2"]
+    assert service.tokens == ["1"]
+
+
 async def test_a_refusal_before_the_first_event_is_an_ordinary_error() -> None:
     async with both_faces(Changing()) as both:
         answer = await both.send("GET", PATH.replace("res-1", "res-2"))

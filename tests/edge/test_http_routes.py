@@ -10,6 +10,7 @@ from gpuproxy.edge.http.openapi import document
 from gpuproxy.edge.http.routes import GROUPS, Received, all_routes, request_of
 from gpuproxy.edge.rpc.rpcs import CONTRACT, built_of, rpcs_of
 from gpuproxy.model.errors import InvalidArgument
+from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.edge.engine import StubEngine, service_over
 from tests.edge.http_face import both_faces
 
@@ -165,6 +166,17 @@ def test_the_most_similar_field_is_named_first() -> None:
 )
 def test_groups_and_nested_objects_name_their_own_fields(body: bytes, said: str) -> None:
     assert _refused("ReserveGPUs", body=body).startswith(said)
+
+
+def test_a_list_that_is_given_flat_and_in_a_group_counts_once() -> None:
+    route = next(each for each in ROUTES if each.rpc == "ReserveGPUs")
+    flat, grouped, other = ({"args": args, "ports": [8000]} for args in (["a", "b"], ["a", "b"], ["a"]))
+    for body in ({**flat, "config": grouped}, {"args": None, "config": grouped}, {**flat, "config": {"args": None}}):
+        made = request_of(route, Received(path={}, body=json.dumps(body).encode()))
+        assert isinstance(made, pb.ReserveGPUsRequest)
+        assert (made.args, made.ports) == (["a", "b"], [8000])
+    said = _refused("ReserveGPUs", body=json.dumps({**flat, "config": other}).encode())
+    assert said == "config.args: differs from args; give only one of them"
 
 
 def test_a_call_without_fields_says_so() -> None:

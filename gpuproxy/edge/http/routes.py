@@ -4,7 +4,7 @@ Routes come from the google.api.http annotations of the contract. Only the publi
 defined here, because annotations can't express it.
 
 A field may be both in the path and in the body if both values are equal. The header `Idempotency-Key` sets request_id
-and `Last-Event-ID` sets resume_token, if the call has such a field.
+and `Last-Event-ID` sets resume_token, if the call has such a field. It counts before a resume_token in the query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,6 +89,8 @@ def request_of(route: Route, received: Received) -> Message:
         found.add("Idempotency-Key", "must not be empty; omit the header if the call needs no repeats")
     for name, text in (("request_id", received.request_id or ""), ("resume_token", received.resume_token)):
         if text and name in message.DESCRIPTOR.fields_by_name:
+            if name == "resume_token":  # a browser repeats the address with which it has opened the stream
+                message.ClearField(name)
             _agree(message, name, text, found)
     found.finish()
     return message
@@ -141,10 +143,10 @@ def _fill_groups(
         for name, value in values.items():
             if name not in names:
                 found.add(json_codec.printable(f"{group}.{name}"), json_codec.unknown_field(name, names))
-            elif value is not None and body.get(name) is not None and body[name] != value:
-                found.add(f"{group}.{name}", f"differs from {name}; give only one of them")
-            else:
+            elif value is None or body.get(name) is None:
                 json_codec.fill(message, {name: value}, found, f"{group}.")
+            elif body[name] != value:
+                found.add(f"{group}.{name}", f"differs from {name}; give only one of them")
 
 
 def _agree(message: Message, name: str, text: str, found: Violations) -> None:
