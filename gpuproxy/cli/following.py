@@ -67,7 +67,7 @@ class Follower:
         if found is None:
             return
         self._states.put(found)
-        resume = Resume(reservation_id=found.reservation_id, timeout=None)
+        resume = Resume(reservation_id=found.reservation_id, timeout=None, began=True)
         while not self._over.is_set():
             pause = self._read(resume)
             if pause is None:

@@ -242,6 +242,7 @@ def delete_volume(connection: Connection, machine_id: int, volume_id: str, yes: 
 @client_command
 def watch(connection: Connection, machine_id: int) -> None:
     """Print each change of a pool until Ctrl-C; a failover step by step, with seconds."""
+    _status(connection, machine_id)  # a watch waits for a server that is away; this says so if none answers
     follow(connection, machine_id)
 
 

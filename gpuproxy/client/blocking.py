@@ -200,6 +200,7 @@ class Client:
         """Yield the reservation, then each change of it in order, until it is final. Broken streams are resumed.
 
         `timeout` is the limit of the whole watch in seconds; the default is none. Raises DeadlineExceeded after it.
+        Without a limit, raises Unavailable if no server answers the first tries.
         """
         resume = watching.Resume(reservation_id=reservation_id, timeout=timeout)
         yield from self.follow(self.stub.WatchReservation, resume.request, resume.received, resume)

@@ -173,6 +173,7 @@ class WarmPools:
         """Yield the pool, then each change of it in order. Broken streams are resumed.
 
         `timeout` is the limit of the whole watch in seconds; the default is none. Raises DeadlineExceeded after it.
+        Without a limit, raises Unavailable if no server answers the first tries.
         """
         resume = watching.PoolResume(machine_id=machine_id, timeout=timeout)
         return self._client.follow(self._stub.WatchWarmPool, resume.request, resume.received, resume)
@@ -297,6 +298,7 @@ class AsyncWarmPools:
         """Yield the pool, then each change of it in order. Broken streams are resumed.
 
         `timeout` is the limit of the whole watch in seconds; the default is none. Raises DeadlineExceeded after it.
+        Without a limit, raises Unavailable if no server answers the first tries.
         """
         resume = watching.PoolResume(machine_id=machine_id, timeout=timeout)
         return self._client.follow(self._stub.WatchWarmPool, resume.request, resume.received, resume)

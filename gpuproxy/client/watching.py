@@ -12,6 +12,8 @@ _FINAL = frozenset({"releasing", "released", "failed"})
 _MAX_STREAM_SECONDS = 1800.0
 """The server ends a stream after this time."""
 _MAX_PAUSE_SECONDS = 5.0
+_FIRST_TRIES = 5
+"""After this many failures in a row, a watch without a timeout ends if none of its streams has ever begun."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Streams:
     """What is watched, for messages."""
     timeout: float | None
     token: str = ""
+    began: bool = False
+    """True once a stream has sent something, or if the server is known to be there."""
     broken: int = 0
     _began: float = field(default_factory=time.monotonic)
 
@@ -32,7 +36,7 @@ class Streams:
 
     def arrived(self, token: str) -> None:
         """Store the resume token of a message."""
-        self.token, self.broken = token, 0
+        self.token, self.began, self.broken = token, True, 0
 
     def pause(self, failure: GPUProxyError) -> float:
         """Seconds to wait before the next stream; raises the failure if another stream can't help."""
@@ -45,6 +49,8 @@ class Streams:
         if not isinstance(failure, Unavailable):
             raise failure
         self.broken += 1
+        if left is None and not self.began and self.broken >= _FIRST_TRIES:
+            raise failure
         longest = min(_MAX_PAUSE_SECONDS, 0.2 * 2.0**self.broken)
         pause = longest * (0.5 + random.random() / 2)
         return pause if left is None else min(pause, left)

@@ -35,7 +35,9 @@ def test_an_unreachable_server_is_exit_code_3_with_a_remedy(tmp_path: Path) -> N
     assert result.exit_code == 3
     assert result.stderr == f"Nothing answers at {address}. Start it with make run, or set GPUPROXY_SERVER.\n"
     assert result.stdout == ""
-    assert CliRunner().invoke(root, ["reserve", "1", "--server", address]).stderr == result.stderr
+    for words in (["reserve", "1"], ["warmpool", "watch", "7"]):
+        other = CliRunner().invoke(root, [*words, "--server", address])
+        assert (other.exit_code, other.stderr) == (3, result.stderr)
 
 
 def test_wrong_usage_is_exit_code_2(run: Run) -> None:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from gpuproxy import AsyncClient, Client
-from gpuproxy.client import AsyncReservation, DeadlineExceeded, GPUProxyError, NotReady, Reservation
+from gpuproxy.client import AsyncReservation, DeadlineExceeded, GPUProxyError, NotReady, Reservation, Unavailable
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli.world import KEY, World, served
 
@@ -77,6 +77,27 @@ def test_a_stream_that_reached_its_maximum_duration_is_reopened_at_once() -> Non
     world = Streams(([told("starting", 0, "5")], over), ([told("active", 2, "7")], OK))
     assert waited(world) == (told("active", 2, "7").reservation, [0.0])
     assert world.tokens == ["", "5"]
+
+
+def test_a_watch_without_a_limit_ends_if_no_stream_ever_begins() -> None:
+    world, pauses = Streams(*[([], UNAVAILABLE)] * 5), []
+    with (
+        served(world) as address,
+        Client(address, KEY, sleep=pauses.append) as client,
+        pytest.raises(Unavailable, match="as the test says"),
+    ):
+        list(client.watch("res-1"))
+    assert (world.tokens, len(pauses)) == ([""] * 5, 4)
+
+
+@pytest.mark.parametrize(("first", "timeout"), [([told("starting", 0, "5")], None), ([], 60)])
+def test_a_watch_that_has_begun_or_has_a_limit_goes_on(
+    first: list[pb.WatchReservationResponse], timeout: float | None
+) -> None:
+    world = Streams((first, UNAVAILABLE), *[([], UNAVAILABLE)] * 6, ([told("active", 2, "7")], OK))
+    with served(world) as address, Client(address, KEY, sleep=lambda _: None) as client:
+        assert [each.state for each in client.watch("res-1", timeout=timeout)][-1] == "active"
+    assert len(world.tokens) == 8
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED])
