@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from gpuproxy.billing.check import Reading, reading_of
-from gpuproxy.model.errors import NotFound
+from gpuproxy.model.errors import InvalidArgument, Violation
 from gpuproxy.model.leases import Lease
 from gpuproxy.model.meter import meter_rate
 from gpuproxy.model.money import Micro
@@ -97,12 +97,12 @@ class Sheets:
         self._pools_per_account = pools_per_account
 
     async def read(self, provider: str = "") -> list[Sheet]:
-        """All sheets by name, or that of one marketplace. Raises NotFound."""
+        """All sheets by name, or that of one marketplace. Raises InvalidArgument."""
         asked = [each for each in self._marketplaces if provider in ("", each.name)]
         if not asked:
-            names = ", ".join(each.name for each in self._marketplaces)
-            text = f"No marketplace {provider} is installed. There are: {names}."
-            raise NotFound(text, metadata={"provider": provider})
+            names = ", ".join(sorted(each.name for each in self._marketplaces))
+            text = f"must be one of {names}, all or empty, not {provider[:40]!r}"
+            raise InvalidArgument([Violation("provider", text)])
         keys = self._accounts.keys()
         stored = await self._db.read(lambda tx: _stored(tx, keys))
         # Queues, circuits and watches belong to the thread of the event loop. A unit of work may run in another one.

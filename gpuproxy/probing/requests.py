@@ -155,7 +155,10 @@ class Prober:
         return running.probe
 
     async def last(self, provider: str, account: str) -> Probe:
-        """The last probe of an account (""; the first one), running or not. Raises NotFound and NO_ACCOUNT."""
+        """The last probe of an account (""; the first one), running or not.
+
+        Raises InvalidArgument, NotFound and NO_ACCOUNT.
+        """
         key = self._account(provider, account)
         found, runs_elsewhere = await self._context.db.read(lambda tx: self._found(tx, (key.name, key.account)))
         if found is None:
@@ -235,6 +238,9 @@ class Prober:
 
     def _account(self, provider: str, account: str, *, supervised: bool = False) -> Provider:
         """The account with this name, or the first one that suits creates best; of those `supervised` here, if any."""
+        if provider not in self._own_read:
+            text = f"must be one of {', '.join(sorted(self._own_read))}, not {provider[:40]!r}"
+            raise InvalidArgument([Violation("provider", text)])
         own = [each for each in self._context.accounts.usable() if each.name == provider]
         if not own:
             raise no_account([ProviderName(provider)])

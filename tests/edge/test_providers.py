@@ -10,7 +10,7 @@ import pytest
 
 from gpuproxy.health.sheets import Sheet
 from gpuproxy.model.demands import Caller
-from gpuproxy.model.errors import NotFound
+from gpuproxy.model.errors import InvalidArgument
 from gpuproxy.ports import Capabilities
 from gpuproxy.ports.provider import CAPABILITY_NAMES
 from gpuproxy.providers.vast import DESCRIPTOR
@@ -42,9 +42,12 @@ async def test_both_interfaces_show_the_capabilities_and_the_accounts_and_no_key
         assert shown["accounts"][0]["measured"] == []
         status, body = await world.http("GET", "/api/v1/providers/vast.ai/probe", headers={"X-API-Key": made.text})
         assert (status, "never probed" in body["error"]["message"]) == (404, True)
-        status, body = await world.http("GET", "/api/v1/providers?provider=moon", headers={"X-API-Key": made.text})
-        assert (status, body["error"]["reason"]) == (404, "NOT_FOUND")
-        assert "There are: vast.ai" in body["error"]["message"]
+        status, every = await world.http("GET", "/api/v1/providers?provider=all", headers={"X-API-Key": made.text})
+        assert (status, len(every["providers"])) == (200, 1)
+        unknown = "provider: must be one of vast.ai, all or empty, not 'moon'"
+        for path in ("providers?provider=moon", "gpu/instances?provider=moon", "gpu/instances/moon/7001"):
+            status, body = await world.http("GET", f"/api/v1/{path}", headers={"X-API-Key": made.text})
+            assert (status, body["error"]["message"]) == (400, unknown), path
 
 
 async def test_a_probe_is_planned_begun_and_shown_over_both_interfaces_and_only_an_admin_begins_one(
@@ -72,6 +75,11 @@ async def test_a_probe_is_planned_begun_and_shown_over_both_interfaces_and_only_
         assert (begun.state, begun.account) == ("running", "vast-1")
         status, body = await world.http("POST", path, {"max_spend": 5}, headers=admin)
         assert (status, body["error"]["reason"]) == (400, "PROBE_RUNNING")
+        for name in ("moon", "all"):
+            unknown = f"provider: must be one of vast.ai, not '{name}'"
+            for verb, sent in (("GET", None), ("POST", {"max_spend": 5, "dry_run": True})):
+                status, body = await world.http(verb, f"/api/v1/providers/{name}/probe", sent, headers=admin)
+                assert (status, body["error"]["message"]) == (400, unknown)
         status, body = await world.http("GET", path, headers=user)
         assert (status, body["probe"]["reservation_id"]) == (200, begun.reservation_id)
         await world.engine.reservations.release(Caller(project="p1", role="admin"), begun.reservation_id)
@@ -160,7 +168,7 @@ def test_pools_per_account_is_what_an_account_can_look_for_and_none_where_there_
         assert vast.pools_per_account == pools_per_account(vast.capabilities, world.settings.pool_limits)
         assert vast.pools_per_account == 144
         assert ionet.pools_per_account is None
-        with pytest.raises(NotFound):
+        with pytest.raises(InvalidArgument):
             await world.engine.sheets.read("moon")
 
     in_world(story, paced=True, prepaid_accounts=1)

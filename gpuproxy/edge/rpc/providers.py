@@ -17,7 +17,8 @@ class ProviderCalls:
 
     async def ListProviders(self, request: pb.ListProvidersRequest, _caller: Caller) -> pb.ListProvidersResponse:
         """Return the sheets of all marketplaces, or of one."""
-        return providers_answer(await self._sheets.read(request.provider.strip().lower()))
+        provider = request.provider.strip().lower()
+        return providers_answer(await self._sheets.read("" if provider == "all" else provider))
 
 
 class ProbeCalls:
