@@ -133,4 +133,9 @@ async def test_an_extension_that_is_sent_twice_moves_the_end_once(tmp_path: Path
         for _ in range(2):
             assert (await browser.post(f"{path}/extend", hours="24", **{"from": found.group(1)})).status == 303
         assert "in 47 h" in (await browser.get(path))[1]
+        for late in ("9998-12-31T23:00:00+00:00", "9999-12-31T23:00:00+00:00", "9999-12-31T23:00:00-05:00"):
+            assert (await browser.post(f"{path}/extend", hours="24", **{"from": late})).status == 400, late
+        for wrong in ("0001-01-01T00:00:00+05:00", "soon"):
+            assert (await browser.post(f"{path}/extend", hours="24", **{"from": wrong})).status == 400, wrong
+        assert "in 47 h" in (await browser.get(path))[1]
         await browser.post(f"{path}/release")

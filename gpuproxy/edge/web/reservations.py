@@ -1,7 +1,7 @@
 """The pages of reservations: the list, and one with its machines and its timeline; extend and release."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -50,9 +50,11 @@ async def live(visit: Visit) -> web.StreamResponse:
 async def extend(visit: Visit) -> web.Response:
     """Move the end by some hours. The form has the end that it was shown with, so a repeat buys nothing twice."""
     hours = _hours(visit.form.get("hours", ""))
-    expires_at = _end(visit.form.get("from", ""), visit.site.clock.now()) + timedelta(hours=hours)
-    end = Timestamp()
-    end.FromDatetime(expires_at)
+    before, end = _end(visit.form.get("from", ""), visit.site.clock.now()), Timestamp()
+    try:
+        end.FromDatetime(before + timedelta(hours=hours))
+    except OverflowError:
+        raise InvalidArgument([Violation("hours", "gives an end after the year 9999")]) from None
     await visit.call(
         pb.ExtendReservationRequest(reservation_id=_id(visit), expires_at=end), pb.ExtendReservationResponse
     )
@@ -111,8 +113,9 @@ def _hours(text: str) -> float:
 
 
 def _end(text: str, now: datetime) -> datetime:
-    """The end that the form was shown with; now if there was none."""
+    """The end that the form was shown with, which is in UTC; now if there was none."""
     try:
-        return datetime.fromisoformat(text) if text else now
-    except ValueError:
+        shown = datetime.fromisoformat(text) if text else now
+        return shown.replace(tzinfo=UTC) if shown.tzinfo is None else shown.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidArgument([Violation("from", "must be a time")]) from None
