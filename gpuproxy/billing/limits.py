@@ -89,11 +89,8 @@ class SpendingLimits:
             if caller.scope is None:
                 return spend_limits.listed(tx)
             own = {row.id for row in keys.listed(tx, caller.project)}
-            return [
-                each
-                for each in spend_limits.listed(tx)
-                if each.scope == "global" or each.subject in (caller.project if each.scope == "project" else own)
-            ]
+            subjects = {"global": {""}, "project": {caller.project}, "key": own}
+            return [each for each in spend_limits.listed(tx) if each.subject in subjects[each.scope]]
 
         return await self._db.read(read)
 

@@ -70,6 +70,17 @@ async def test_a_user_sees_the_limits_of_all_projects_its_own_and_those_of_its_k
         assert {each.scope for each in listed} == {"global", "project", "key"}
 
 
+async def test_a_user_does_not_see_the_limit_of_a_project_whose_name_is_a_part_of_its_own() -> None:
+    async with served() as both:
+        for amount, project in enumerate(("p", "1", "p1", "p12"), start=1):
+            wanted = {"window": "1h", "limit": amount, "project": project}
+            assert (await both.send("PUT", LIMITS, wanted, key="gp_admin")).status == 200
+        for key in ("gp_user", "gp_viewer"):
+            shown = (await both.send("GET", LIMITS, key=key)).json["limits"]
+            assert [each["project"] for each in shown] == ["p1"], key
+        assert len((await both.send("GET", LIMITS, key="gp_admin")).json["limits"]) == 4
+
+
 @pytest.mark.parametrize(("key", "status"), [("gp_user", 403), ("gp_viewer", 403), (None, 401), ("gp_wrong", 401)])
 async def test_nobody_but_an_admin_sets_a_limit(key: str | None, status: int) -> None:
     async with served() as both:
