@@ -14,7 +14,7 @@ from typing import Self
 import grpc
 
 from gpuproxy.cli.connection import Connection, ServerRefused
-from gpuproxy.cli.machines import by_request_id
+from gpuproxy.cli.machines import by_request_id, is_listed
 from gpuproxy.client.errors import GPUProxyError, error_of
 from gpuproxy.client.watching import Resume
 from gpuproxy.v1 import gpuproxy_pb2 as pb
@@ -78,7 +78,8 @@ class Follower:
         """The reservation, as soon as it exists; None if the block has ended first."""
         while not self._over.wait(_LOOKUP_SECONDS):
             with suppress(ServerRefused):
-                if found := by_request_id(self._connection, self._request_id, pages=1, poll=True):
+                listed = is_listed(self._connection, self._request_id)
+                if listed and (found := by_request_id(self._connection, self._request_id)):
                     return found
         return None
 

@@ -11,6 +11,8 @@ from gpuproxy.cli import readiness, tables
 from gpuproxy.cli.arguments import TextType
 from gpuproxy.cli.connection import Connection, ServerRefused, client_command
 from gpuproxy.cli.simulated import SANDBOX, is_simulated
+from gpuproxy.client.errors import InvalidArgument
+from gpuproxy.client.watching import require_found
 from gpuproxy.model import ids
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
@@ -63,20 +65,18 @@ def show(connection: Connection, name: str) -> None:
 
 
 def find_reservation(connection: Connection, name: str) -> pb.Reservation:
-    """The reservation with this id, else the one that was created with this request id.
+    """The reservation with this id, else the one of the key's own project that was created with this request id.
 
     If there is neither, raises ServerRefused. If `name` is a machine, the message names the machine's reservation.
     """
     try:
-        request = pb.GetReservationRequest(reservation_id=name)
-        return connection.call(connection.stub.GetReservation, request).reservation
+        return _reservation(connection, name)
     except ServerRefused as refused:
         if refused.error.code not in NOT_THERE:
             raise
-        found = by_request_id(connection, name)
-        if found is None:
-            raise _not_a_reservation(connection, name, refused) from None
-        return found
+        if named := _meant(refused):
+            return _reservation(connection, named)
+        raise _not_a_reservation(connection, name, refused) from None
 
 
 def find_machine(connection: Connection, contract: str) -> pb.GPUInstance | None:
@@ -101,26 +101,41 @@ def on_machine(connection: Connection, name: str) -> Iterator[None]:
         raise refused.with_hint(_not_a_machine(connection, name)) from None
 
 
-def by_request_id(
-    connection: Connection, request_id: str, *, pages: int = 50, poll: bool = False
-) -> pb.Reservation | None:
-    """The reservation that was created with this request id, searched in the first `pages` pages, newest first.
+def by_request_id(connection: Connection, request_id: str) -> pb.Reservation | None:
+    """The reservation of the key's own project that was created with this request id; None if there is none.
 
-    `poll`: see Connection.call. None for an empty id: every reservation without a request id has it.
+    Raises ServerRefused, also if it can't be found because the request id is the id of a reservation.
     """
-    if not request_id:
-        return None
-    token = ""
-    for _ in range(pages):
-        request = pb.ListReservationsRequest(page_size=_PAGE, page_token=token)
-        answer = connection.call(connection.stub.ListReservations, request, poll=poll)
-        for reservation in answer.reservations:
-            if reservation.request_id == request_id:
-                return reservation
-        token = answer.next_page_token
-        if not token:
-            break
-    return None
+    try:
+        found = _reservation(connection, request_id)
+    except ServerRefused as refused:
+        if refused.error.code not in NOT_THERE:
+            raise
+        return _reservation(connection, named) if (named := _meant(refused)) else None
+    try:
+        require_found(found, request_id)
+    except InvalidArgument as wrong:
+        raise ServerRefused(wrong.refusal, as_json=connection.as_json) from None
+    return found
+
+
+def is_listed(connection: Connection, request_id: str) -> bool:
+    """Whether one of the newest reservations has this request id; for an admin's key, also of another project.
+
+    The server logs this read at debug, so it can be repeated during a wait.
+    """
+    answer = connection.call(connection.stub.ListReservations, pb.ListReservationsRequest(page_size=_PAGE), poll=True)
+    return any(each.request_id == request_id.strip() for each in answer.reservations)
+
+
+def _reservation(connection: Connection, reservation_id: str) -> pb.Reservation:
+    request = pb.GetReservationRequest(reservation_id=reservation_id)
+    return connection.call(connection.stub.GetReservation, request).reservation
+
+
+def _meant(refused: ServerRefused) -> str:
+    """The id of the reservation of the key's project whose request id was given; "" if there is none."""
+    return dict(refused.error.metadata).get("request_id_of", "")
 
 
 def machine_table(machines: Sequence[pb.GPUInstance], now: datetime) -> str:

@@ -204,7 +204,7 @@ def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) 
     if not (failure.error.reason or failure.error.trace_id):
         return True
     try:
-        return by_request_id(connection, request_id, pages=1) is not None
+        return by_request_id(connection, request_id) is not None
     except ServerRefused:
         return True
 
@@ -212,7 +212,7 @@ def _may_exist(connection: Connection, failure: ServerRefused, request_id: str) 
 def _stopped(connection: Connection, request_id: str, stop: Stop) -> None:
     print_error(f"\n{stop}. No new rental is started. Request id: {request_id}")
     try:
-        found = by_request_id(connection, request_id, pages=1)
+        found = by_request_id(connection, request_id)
     except ServerRefused as failure:
         print_error(f"{failure.message}\nExisting machines are kept. To list them: gpuproxy show {request_id}")
         return

@@ -14,7 +14,7 @@ from grpc import aio
 from gpuproxy.client import demands, watching
 from gpuproxy.client.channel import channel_options, endpoint
 from gpuproxy.client.demands import Demand, Filters
-from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
+from gpuproxy.client.errors import GPUProxyError, InvalidArgument, NotFound, error_of
 from gpuproxy.client.pools import AsyncWarmPools
 from gpuproxy.client.rentals import with_request_ids
 from gpuproxy.client.servers import target_of
@@ -125,20 +125,17 @@ class AsyncClient:
     async def find(self, request_id: str) -> "AsyncReservation | None":
         """Find the reservation of a request id, for example after a call whose answer was lost; None if there is none.
 
-        Raises WrongArgument for an empty id, because reservations without a request id would match.
+        It is the one of the key's own project, also for an admin: other projects have request ids of their own. Raises
+        InvalidArgument for an empty id, and for one that is also the id of a reservation.
         """
-        if not request_id.strip():
-            raise WrongArgument("request_id", "must not be empty")
-        token = ""
-        while True:
-            request = pb.ListReservationsRequest(page_size=demands.PAGE, page_token=token)
-            answer = await self.call(self.stub.ListReservations, request)
-            for view in answer.reservations:
-                if view.request_id == request_id:
-                    return AsyncReservation(self, view)
-            token = answer.next_page_token
-            if not token:
-                return None
+        demands.require_request_id(request_id)
+        try:
+            found = await self.reservation(request_id)
+        except (NotFound, InvalidArgument) as refused:
+            named = refused.metadata.get("request_id_of")
+            return await self.reservation(named) if named else None
+        watching.require_found(found.view, request_id)
+        return found
 
     async def destroy(self, instance_id: str, provider: str = "") -> pb.DestroyGPUInstanceResponse:
         """Release one machine by its contract id. Its data is lost."""

@@ -18,7 +18,6 @@ from gpuproxy.v1 import gpuproxy_pb2 as pb
 DEFAULT_TIMEOUT = 30.0
 RESERVE_TIMEOUT = 120.0
 READY_TIMEOUT = 900.0
-PAGE = 200
 _NEW_END = "the new end, as in datetime.now(UTC) + timedelta(hours=2)"
 _A_TIME = "as in datetime(2026, 7, 1, tzinfo=UTC)"
 POOL_TIMEOUT = 600.0
@@ -183,6 +182,12 @@ def with_request_id(request: Request) -> Request:
 def request_id_of(request: Message) -> str:
     """The request id of a message; "" if it has none."""
     return str(getattr(request, "request_id", ""))
+
+
+def require_request_id(request_id: str) -> None:
+    """Raise WrongArgument for an empty one: every reservation without a request id has it."""
+    if not request_id.strip():
+        raise WrongArgument("request_id", "must not be empty")
 
 
 def reserve_timeout(request: pb.ReserveGPUsRequest) -> float:

@@ -4,7 +4,14 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from gpuproxy.client.errors import DeadlineExceeded, GPUProxyError, NotReady, Refusal, Unavailable
+from gpuproxy.client.errors import (
+    DeadlineExceeded,
+    GPUProxyError,
+    InvalidArgument,
+    NotReady,
+    Refusal,
+    Unavailable,
+)
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 _UNDECIDED = frozenset({"pending", "unknown"})
@@ -119,6 +126,14 @@ def not_ready(reservation: pb.Reservation) -> NotReady:
     return NotReady(
         Refusal(code="FAILED_PRECONDITION", message=text, reason=reservation.reason), reservation.request_id
     )
+
+
+def require_found(reservation: pb.Reservation, request_id: str) -> None:
+    """Raise InvalidArgument if a reservation was found that has `request_id` as its id: another one may have it."""
+    if reservation.request_id != request_id.strip():
+        text = f"{request_id} is the id of a reservation. ListReservations shows which one has it as request id"
+        violations = (("request_id", text),)
+        raise InvalidArgument(Refusal(code="INVALID_ARGUMENT", message=f"request_id: {text}", violations=violations))
 
 
 def reservation_of(request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> pb.Reservation:

@@ -1,5 +1,7 @@
 """Finding a reservation that a caller may see."""
 
+from collections.abc import Mapping
+
 from gpuproxy.model import ids
 from gpuproxy.model.demands import Caller
 from gpuproxy.model.errors import NotFound
@@ -8,20 +10,32 @@ from gpuproxy.model.reservations import Reservation
 from gpuproxy.ports import Tx
 from gpuproxy.store import reservations
 
+_MEANT = "request_id_of"
+
 
 def own(tx: Tx, caller: Caller, reservation_id: str) -> Reservation:
     """The reservation of a caller; raises NotFound."""
     found = reservations.find(tx, ReservationId(reservation_id))
     if found is None or not caller.sees(found.project):
-        text = f"You have no reservation {reservation_id}. {_what_it_is(tx, caller, reservation_id)}"
-        raise NotFound(text, metadata={"reservation_id": reservation_id})
+        meant = meant_by(tx, caller, reservation_id)
+        text = f"You have no reservation {reservation_id}. {_what_it_is(reservation_id, meant)}"
+        raise NotFound(text, metadata={"reservation_id": reservation_id, **meant})
     return found
 
 
-def _what_it_is(tx: Tx, caller: Caller, other_id: str) -> str:
+def meant_by(tx: Tx, caller: Caller, request_id: str) -> dict[str, str]:
+    """Metadata of an error, with the reservation of the caller's project that has this request_id; empty without one.
+
+    Also for an admin it is the caller's own project, as in ReserveGPUs: other projects have request_ids of their own.
+    """
+    named = reservations.by_request(tx, caller.project, request_id)
+    return {} if named is None else {_MEANT: named.id}
+
+
+def _what_it_is(other_id: str, meant: Mapping[str, str]) -> str:
     """What the caller may have named instead of a reservation."""
-    if (named := reservations.by_request(tx, caller.project, other_id)) is not None:
-        return f"This is the request_id of reservation {named.id}: use that id."
+    if meant:
+        return f"This is the request_id of reservation {meant[_MEANT]}: use that id."
     if other_id.startswith("res-"):
         return "ListReservations lists your reservations."
     return ids.hint(other_id) or (

@@ -21,7 +21,7 @@ from gpuproxy.outcomes.view import view
 from gpuproxy.ports import Database, Tx
 from gpuproxy.reservations import pages
 from gpuproxy.reservations.extending import Extender
-from gpuproxy.reservations.own import own
+from gpuproxy.reservations.own import meant_by, own
 from gpuproxy.reservations.watch import Change, watch
 from gpuproxy.store import audit, events, leases, money_log, reservations
 from gpuproxy.store.rows import micros
@@ -65,6 +65,10 @@ class Reservations:
     async def by_id(self, caller: Caller, reservation_id: str) -> ReservationView:
         """The reservation now. Raises NotFound."""
         return self._with_use(await self._db.read(lambda tx: view(tx, own(tx, caller, reservation_id).id)))
+
+    async def meant_by(self, caller: Caller, request_id: str) -> dict[str, str]:
+        """Metadata for the error about a text that is no reservation's id: see `own.meant_by`."""
+        return await self._db.read(lambda tx: meant_by(tx, caller, request_id))
 
     async def watch(self, caller: Caller, reservation_id: str, resume_token: str) -> AsyncGenerator[Change, None]:
         """The reservation now or, with a token, the changes after it; then every further change in order."""

@@ -23,6 +23,7 @@ from tests.cli.money import Money
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = "gpx-test-key"
+Texts = dict[str, str]
 Run = Callable[..., Result]
 """Runs a command: its arguments, `answer` as its stdin, and environment variables."""
 
@@ -195,7 +196,9 @@ class World(Money, GPUProxyServiceServicer):
         for reservation in self.reservations:
             if reservation.reservation_id == request.reservation_id:
                 return pb.GetReservationResponse(reservation=reservation)
-        _abort(context, error(code_pb2.NOT_FOUND, "No such reservation.", "NOT_FOUND"))
+        meant = {each.request_id: {"request_id_of": each.reservation_id} for each in self.reservations}
+        no = error(code_pb2.NOT_FOUND, "No such reservation.", "NOT_FOUND", metadata=meant.get(request.reservation_id))
+        _abort(context, no)
         raise AssertionError
 
     def ListReservations(
@@ -356,14 +359,14 @@ class World(Money, GPUProxyServiceServicer):
             _abort(context, refusal)
 
 
-def error(code: int, message: str, reason: str, violations: dict[str, str] | None = None) -> status_pb2.Status:
+def error(
+    code: int, message: str, reason: str, violations: Texts | None = None, *, metadata: Texts | None = None
+) -> status_pb2.Status:
     """A gRPC status with details, as the real server sends it."""
-    details: list[Any] = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain="gpuproxy.v1"))]
+    details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain="gpuproxy.v1", metadata=metadata))]
     if violations:
-        fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=name, description=text)
-            for name, text in violations.items()
-        ]
+        violation = error_details_pb2.BadRequest.FieldViolation
+        fields = [violation(field=name, description=text) for name, text in violations.items()]
         details.append(_packed(error_details_pb2.BadRequest(field_violations=fields)))
     return status_pb2.Status(code=code, message=message, details=details)
 

@@ -189,14 +189,28 @@ def test_a_failed_release_is_added_to_the_error_of_the_block(end: OtherEnd) -> N
 
 
 def test_a_call_without_an_answer_is_found_by_its_request_id(end: OtherEnd) -> None:
-    call = end.begin(lambda client: (client.find("train-7"), client.find("train-8")))
-    first = [pb.Reservation(reservation_id="res-9", request_id="other")]
-    second = [pb.Reservation(reservation_id="res-1", request_id="train-7")]
-    for _ in range(2):
-        end.answers("ListReservations", pb.ListReservationsResponse(reservations=first, next_page_token="2"))
-        assert end.answers("ListReservations", pb.ListReservationsResponse(reservations=second)).page_token == "2"
-    found, nothing = call.result()
-    assert (found.id, nothing) == ("res-1", None)
+    call = end.begin(lambda client: (client.find("train-7"), client.find("train 8"), client.find("train-9")))
+    for code, reason in ((5, "NOT_FOUND"), (3, "INVALID_ARGUMENT")):
+        end.refuses("GetReservation", error(code, "No.", reason, metadata={"request_id_of": "res-1"}))
+        found = pb.GetReservationResponse(reservation=pb.Reservation(reservation_id="res-1"))
+        assert end.answers("GetReservation", found).reservation_id == "res-1"
+    assert end.refuses("GetReservation", error(5, "No.", "NOT_FOUND")).reservation_id == "train-9"
+    first, second, nothing = call.result()
+    assert (first.id, second.id, nothing) == ("res-1", "res-1", None)
+
+
+def test_a_request_id_that_is_the_id_of_a_reservation_is_refused_and_not_unknown(end: OtherEnd) -> None:
+    call = end.begin(lambda client: client.find("res-1"))
+    end.answers("GetReservation", pb.GetReservationResponse(reservation=pb.Reservation(reservation_id="res-1")))
+    with pytest.raises(InvalidArgument, match="res-1 is the id of a reservation"):
+        call.result()
+
+
+def test_a_search_that_fails_does_not_say_that_nothing_is_rented(end: OtherEnd) -> None:
+    call = end.begin(lambda client: client.find("train-7"))
+    end.refuses("GetReservation", error(7, "No.", "PERMISSION_DENIED"))
+    with pytest.raises(GPUProxyError, match="No"):
+        call.result()
 
 
 @pytest.mark.parametrize("blank", ["", " "])

@@ -166,6 +166,9 @@ class StubEngine:
         self.asked.append(("reservation", reservation_id))
         return self._answered()
 
+    async def meant_by(self, caller: Caller, request_id: str) -> dict[str, str]:
+        return {}
+
     async def page(
         self, caller: Caller, *, state: str, labels: Mapping[str, str], page_size: int, page_token: str
     ) -> ReservationPage:

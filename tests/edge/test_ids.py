@@ -45,6 +45,22 @@ async def test_an_offer_is_no_reservation(name: str) -> None:
     assert "is an offer, which CreateGPUInstance takes; give the id of a reservation" in refused.text
 
 
+@pytest.mark.parametrize("text", ["every night", "vast-nightly"])
+@pytest.mark.parametrize("name", ON_RESERVATIONS)
+async def test_an_error_about_a_text_that_can_be_no_id_names_the_reservation_of_this_request_id(
+    name: str, text: str
+) -> None:
+    class Engine(StubEngine):
+        async def meant_by(self, caller: Caller, request_id: str) -> dict[str, str]:
+            return {"request_id_of": "res-7"} if (caller.project, request_id) == ("p1", text) else {}
+
+    async with both_faces(service_over(Engine())) as both:
+        refused = await both.grpc.refused(name, getattr(pb, f"{name}Request")(reservation_id=f" {text} "))
+        other = await both.grpc.refused(name, getattr(pb, f"{name}Request")(reservation_id="no id\0"))
+    assert dict(refused.info.metadata) == {"field": "reservation_id", "request_id_of": "res-7"}
+    assert dict(other.info.metadata) == {"field": "reservation_id"}
+
+
 async def test_only_an_offer_can_be_created() -> None:
     async with both_faces(service_over(StubEngine())) as both:
         refused = await both.grpc.refused("CreateGPUInstance", pb.CreateGPUInstanceRequest(instance_id="res-1"))
@@ -103,6 +119,27 @@ def test_what_is_named_instead_of_a_reservation_is_recognised() -> None:
         with pytest.raises(NotFound) as caught:
             await reservations.by_id(Caller(project="other"), "mine")
         assert made.reservation.id not in str(caught.value)
+
+    in_world(story)
+
+
+def test_a_request_id_means_the_reservation_of_the_callers_own_project_also_for_an_admin() -> None:
+    async def story(world: World) -> None:
+        mine = await world.reserve(1, request_id="nightly", project="p1")
+        theirs = await world.reserve(1, request_id="nightly", project="team")
+        await world.reserve(1, request_id="theirs", project="team")
+        reservations = world.engine.reservations
+
+        async def meant(caller: Caller, name: str) -> str | None:
+            with pytest.raises(NotFound) as caught:
+                await reservations.release(caller, name)
+            return caught.value.metadata.get("request_id_of")
+
+        admin = Caller(project="p1", role="admin")
+        assert await meant(admin, "nightly") == mine.reservation.id
+        assert await meant(Caller(project="team"), "nightly") == theirs.reservation.id
+        assert await meant(admin, "theirs") is None
+        assert await meant(Caller(project="other"), "nightly") is None
 
     in_world(story)
 

@@ -1,7 +1,11 @@
 """The Python client against the real program, killed and restarted in the middle."""
 
+import json
+import os
 import random
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -67,3 +71,40 @@ async def test_the_main_job_works_for_asyncio_too(server: Server, market: Market
         with pytest.raises(NotFound):
             await client.reservation("no-such-reservation")
     until(lambda: not market.alive())
+
+
+def test_a_request_id_names_the_reservation_of_the_keys_own_project_also_for_an_admin(
+    server: Server, market: Market, tmp_path: Path
+) -> None:
+    names = ("nightly", "every night", "vast-nightly")  # the last two can't be ids of reservations
+    with Client(server.address, server.key) as admin, Client(server.address, key_of("team", tmp_path)) as team:
+        mine = {name: admin.reserve(1, max_price=2.0, request_id=name).id for name in names}
+        theirs = {name: team.reserve(1, max_price=2.0, request_id=name) for name in (*names, "theirs alone", "alone")}
+        for name in names:
+            assert (found := admin.find(name)) is not None
+            assert found.id == mine[name]
+            assert (found := team.find(name)) is not None
+            assert found.id == theirs[name].id
+            released = command(tmp_path, "release", name, "--yes", "--server", server.address)
+            assert released.stdout.startswith(mine[name]), released.stderr
+        for name in ("theirs alone", "alone"):
+            assert admin.find(name) is None
+            refused = command(tmp_path, "release", name, "--yes", "--server", server.address)
+            assert refused.returncode == 1, refused.stdout
+        kept = {gpu.contract_id for each in theirs.values() for gpu in each.instances}
+        assert {gpu.status for each in theirs.values() for gpu in each.refresh().instances} <= {"reserved", "active"}
+        until(lambda: set(market.alive()) == kept)
+
+
+def key_of(project: str, folder: Path) -> str:
+    """A new key of a project."""
+    made = command(folder, "keys", "create", "one", "--project", project, "--json")
+    return str(json.loads(made.stdout)["api_key"])
+
+
+def command(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The command line with the local admin key."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("GPUPROXY_", "VASTAI_"))}
+    own = {"GPUPROXY_DATABASE_URL": f"sqlite:///{folder}/books.db"}
+    line = [sys.executable, "-m", "gpuproxy", *words]
+    return subprocess.run(line, cwd=folder, env=outer | own, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from gpuproxy.billing.spending import Spending
 from gpuproxy.catalog.refresh import Catalog
 from gpuproxy.edge.messages import demands, instances, load, reservations, transactions
-from gpuproxy.edge.messages.demands import Defaults, contract_id, create_demand, reserve_demand
+from gpuproxy.edge.messages.demands import MAX_REQUEST_ID, Defaults, contract_id, create_demand, reserve_demand
 from gpuproxy.edge.messages.pool_demands import PoolDefaults
 from gpuproxy.edge.messages.violations import Violations
 from gpuproxy.edge.rpc import listing
@@ -53,6 +53,9 @@ _NamesInstance = (
     | pb.StopGPUInstanceRequest
     | pb.GetInstanceLogsRequest
     | pb.DestroyGPUInstanceRequest
+)
+_NamesReservation = (
+    pb.GetReservationRequest | pb.WatchReservationRequest | pb.ReleaseReservationRequest | pb.ExtendReservationRequest
 )
 _LOAD_KINDS = ("server", "provider", "all")
 
@@ -204,14 +207,14 @@ class Service:
 
     async def GetReservation(self, request: pb.GetReservationRequest, caller: Caller) -> pb.GetReservationResponse:
         """Return a reservation in its current state."""
-        view = await self._reservations.by_id(caller, demands.reservation_id(request.reservation_id, self._defaults))
+        view = await self._reservations.by_id(caller, await self._reservation_id(request, caller))
         return pb.GetReservationResponse(reservation=reservations.reservation_message(view))
 
     async def WatchReservation(
         self, request: pb.WatchReservationRequest, caller: Caller
     ) -> AsyncGenerator[pb.WatchReservationResponse, None]:
         """Yield a reservation each time it changes."""
-        reservation_id = demands.reservation_id(request.reservation_id, self._defaults)
+        reservation_id = await self._reservation_id(request, caller)
         async with aclosing(self._reservations.watch(caller, reservation_id, request.resume_token)) as changes:
             async for token, view in changes:
                 reservation = reservations.reservation_message(view)
@@ -243,14 +246,14 @@ class Service:
         self, request: pb.ReleaseReservationRequest, caller: Caller
     ) -> pb.ReleaseReservationResponse:
         """Release all machines of a reservation."""
-        view = await self._reservations.release(caller, demands.reservation_id(request.reservation_id, self._defaults))
+        view = await self._reservations.release(caller, await self._reservation_id(request, caller))
         return pb.ReleaseReservationResponse(reservation=reservations.reservation_message(view))
 
     async def ExtendReservation(
         self, request: pb.ExtendReservationRequest, caller: Caller
     ) -> pb.ExtendReservationResponse:
         """Change the end of a reservation."""
-        reservation_id = demands.reservation_id(request.reservation_id, self._defaults)
+        reservation_id = await self._reservation_id(request, caller)
         view = await self._reservations.extend(caller, reservation_id, demands.extend_until(request))
         return pb.ExtendReservationResponse(reservation=reservations.reservation_message(view))
 
@@ -303,6 +306,19 @@ class Service:
         return pb.HealthCheckResponse(status=status, timestamp=int(self._clock.now().timestamp()), details=details)
 
     # ------------------------------------------------------------------------------------------------------------ parts
+
+    async def _reservation_id(self, request: _NamesReservation, caller: Caller) -> str:
+        """The id of the reservation that the request names.
+
+        Raises InvalidArgument. For a request_id, its metadata has `request_id_of`, as that of a NotFound has.
+        """
+        try:
+            return demands.reservation_id(request.reservation_id, self._defaults)
+        except InvalidArgument as wrong:
+            text = request.reservation_id.strip()
+            if text.isprintable() and len(text) <= MAX_REQUEST_ID:
+                wrong.metadata |= await self._reservations.meant_by(caller, text)
+            raise
 
     async def _named(self, request: _NamesInstance, caller: Caller) -> LeaseView:
         """The instance that the request names; without a provider, all providers are searched."""
