@@ -53,6 +53,7 @@ class AsyncClient:
         self._endpoint = endpoint(server, api_key)
         self._timeout = timeout
         self._sleep = sleep
+        self._releases: set[asyncio.Future[bool]] = set()
         options = channel_options(self._endpoint.server, repeats=True)
         self._owned = channel is None
         if channel is None:
@@ -76,14 +77,10 @@ class AsyncClient:
         """Call a method of the stub: `client.call(client.stub.GetGPUInstance, request)`.
 
         A request with an empty request_id field is sent with a new id. The request object isn't changed, so calling
-        twice with it rents twice.
+        twice with it rents twice. If such a call is stopped, what it has rented is released, as with `reserve`.
         """
-        request = demands.with_request_id(request)
-        seconds = self._timeout if timeout is None else timeout
-        try:
-            return await method(request, timeout=seconds, metadata=self._endpoint.metadata)
-        except grpc.RpcError as error:
-            raise error_of(error, demands.request_id_of(request)) from error
+        named = demands.with_request_id(request)
+        return await self._call(method, named, timeout, own_id=named is not request)
 
     async def list(self, **filters: Unpack[Filters]) -> pb.ListGPUInstancesResponse:
         """List the offers that can be rented now."""
@@ -111,18 +108,22 @@ class AsyncClient:
         """Rent 1-16 GPUs. The result may have fewer: see `view.reserved_count`, `min_count` and `all_or_nothing`.
 
         Used as a context manager, the reservation is released at the end of the block.
+
+        If the call is cancelled, what it has rented is released, unless you gave a request_id or keep_late.
+        If it is kept, or if the release can't be confirmed, a note of the exception says how to find it.
         """
         request = demands.reserve_request(count, demand)
         seconds = demands.reserve_timeout(request) if timeout is None else timeout
-        answer = await self.call(self.stub.ReserveGPUs, request, timeout=seconds)
+        own_id = not demand.get("request_id")
+        answer = await self._call(self.stub.ReserveGPUs, request, seconds, own_id=own_id)
         return AsyncReservation(self, watching.reservation_of(request, answer))
 
-    async def reservation(self, reservation_id: str) -> "AsyncReservation":
+    async def reservation(self, reservation_id: str, *, timeout: float | None = None) -> "AsyncReservation":
         """Get an existing reservation by its id."""
         request = pb.GetReservationRequest(reservation_id=reservation_id)
-        return AsyncReservation(self, (await self.call(self.stub.GetReservation, request)).reservation)
+        return AsyncReservation(self, (await self.call(self.stub.GetReservation, request, timeout=timeout)).reservation)
 
-    async def find(self, request_id: str) -> "AsyncReservation | None":
+    async def find(self, request_id: str, *, timeout: float | None = None) -> "AsyncReservation | None":
         """Find the reservation of a request id, for example after a call whose answer was lost; None if there is none.
 
         It is the one of the key's own project, also for an admin: other projects have request ids of their own. Raises
@@ -130,10 +131,10 @@ class AsyncClient:
         """
         demands.require_request_id(request_id)
         try:
-            found = await self.reservation(request_id)
+            found = await self.reservation(request_id, timeout=timeout)
         except (NotFound, InvalidArgument) as refused:
             named = refused.metadata.get("request_id_of")
-            return await self.reservation(named) if named else None
+            return await self.reservation(named, timeout=timeout) if named else None
         watching.require_found(found.view, request_id)
         return found
 
@@ -235,6 +236,50 @@ class AsyncClient:
             finally:
                 stream.cancel()
             await self._sleep(pause)
+
+    async def _call(
+        self,
+        method: "aio.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        timeout: float | None,
+        *,
+        own_id: bool,
+    ) -> Response:
+        """Make a call. `own_id`: the client has made up the request id, so nobody else knows it."""
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            return await method(request, timeout=seconds, metadata=self._endpoint.metadata)
+        except grpc.RpcError as error:
+            raise error_of(error, demands.request_id_of(request)) from error
+        except asyncio.CancelledError as stopped:
+            if demands.is_rental(request):
+                await self._stopped(stopped, request, own_id=own_id)
+            raise
+
+    async def _stopped(self, stopped: asyncio.CancelledError, request: Message, *, own_id: bool) -> None:
+        """Release what a stopped call has rented, if nobody else can. Otherwise a note says how to find it."""
+        request_id = demands.request_id_of(request)
+        note = demands.lost(request_id)
+        stopped.add_note(note)  # first, because the release may be stopped too
+        if own_id and not demands.is_kept(request):
+            releasing = asyncio.ensure_future(self._released(request_id))
+            self._releases.add(releasing)  # the event loop itself keeps only weak references
+            releasing.add_done_callback(self._releases.discard)
+            if await asyncio.shield(releasing):
+                stopped.__notes__.remove(note)
+
+    async def _released(self, request_id: str) -> bool:
+        """Release the reservation of this request id. False if it isn't found, or if a call fails."""
+        for pause in demands.END_PAUSES:
+            await self._sleep(pause)
+            try:
+                if found := await self.find(request_id, timeout=demands.END_TIMEOUT):
+                    request = pb.ReleaseReservationRequest(reservation_id=found.id)
+                    await self.call(self.stub.ReleaseReservation, request, timeout=demands.END_TIMEOUT)
+                    return True
+            except (GPUProxyError, aio.UsageError):  # UsageError: the channel is closed
+                return False
+        return False
 
     async def close(self) -> None:
         """Close the client's own channel; running calls on it are cancelled."""

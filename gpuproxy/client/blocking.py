@@ -75,14 +75,10 @@ class Client:
         """Call a method of the stub: `client.call(client.stub.GetGPUInstance, request)`.
 
         A request with an empty request_id field is sent with a new id. The request object isn't changed, so calling
-        twice with it rents twice.
+        twice with it rents twice. If such a call is stopped, what it has rented is released, as with `reserve`.
         """
-        request = demands.with_request_id(request)
-        seconds = self._timeout if timeout is None else timeout
-        try:
-            return method(request, timeout=seconds, metadata=self._endpoint.metadata)
-        except grpc.RpcError as error:
-            raise error_of(error, demands.request_id_of(request)) from error
+        named = demands.with_request_id(request)
+        return self._call(method, named, timeout, own_id=named is not request)
 
     def list(self, **filters: Unpack[Filters]) -> pb.ListGPUInstancesResponse:
         """List the offers that can be rented now."""
@@ -106,18 +102,22 @@ class Client:
         """Rent 1-16 GPUs. The result may have fewer: see `view.reserved_count`, `min_count` and `all_or_nothing`.
 
         Used as a context manager, the reservation is released at the end of the block.
+
+        If the call is stopped (Ctrl-C), what it has rented is released, unless you gave a request_id or keep_late.
+        If it is kept, or if the release can't be confirmed, a note of the exception says how to find it.
         """
         request = demands.reserve_request(count, demand)
         seconds = demands.reserve_timeout(request) if timeout is None else timeout
-        answer = self.call(self.stub.ReserveGPUs, request, timeout=seconds)
+        own_id = not demand.get("request_id")
+        answer = self._call(self.stub.ReserveGPUs, request, seconds, own_id=own_id)
         return Reservation(self, watching.reservation_of(request, answer))
 
-    def reservation(self, reservation_id: str) -> "Reservation":
+    def reservation(self, reservation_id: str, *, timeout: float | None = None) -> "Reservation":
         """Get an existing reservation by its id."""
         request = pb.GetReservationRequest(reservation_id=reservation_id)
-        return Reservation(self, self.call(self.stub.GetReservation, request).reservation)
+        return Reservation(self, self.call(self.stub.GetReservation, request, timeout=timeout).reservation)
 
-    def find(self, request_id: str) -> "Reservation | None":
+    def find(self, request_id: str, *, timeout: float | None = None) -> "Reservation | None":
         """Find the reservation of a request id, for example after a call whose answer was lost; None if there is none.
 
         It is the one of the key's own project, also for an admin: other projects have request ids of their own. Raises
@@ -125,10 +125,10 @@ class Client:
         """
         demands.require_request_id(request_id)
         try:
-            found = self.reservation(request_id)
+            found = self.reservation(request_id, timeout=timeout)
         except (NotFound, InvalidArgument) as refused:
             named = refused.metadata.get("request_id_of")
-            return self.reservation(named) if named else None
+            return self.reservation(named, timeout=timeout) if named else None
         watching.require_found(found.view, request_id)
         return found
 
@@ -225,6 +225,48 @@ class Client:
             finally:
                 stream.cancel()
             self._sleep(pause)
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        timeout: float | None,
+        *,
+        own_id: bool,
+    ) -> Response:
+        """Make a call. `own_id`: the client has made up the request id, so nobody else knows it."""
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            return method(request, timeout=seconds, metadata=self._endpoint.metadata)
+        except grpc.RpcError as error:
+            raise error_of(error, demands.request_id_of(request)) from error
+        except (ValueError, TypeError):  # nothing was sent: the channel is closed, or the metadata is wrong
+            raise
+        except BaseException as stopped:  # Ctrl-C, or whatever a signal handler raises
+            if demands.is_rental(request):
+                self._stopped(stopped, request, own_id=own_id)
+            raise
+
+    def _stopped(self, stopped: BaseException, request: Message, *, own_id: bool) -> None:
+        """Release what a stopped call has rented, if nobody else can. Otherwise a note says how to find it."""
+        request_id = demands.request_id_of(request)
+        note = demands.lost(request_id)
+        stopped.add_note(note)  # first, because the release may be stopped too
+        if own_id and not demands.is_kept(request) and self._released(request_id):
+            stopped.__notes__.remove(note)
+
+    def _released(self, request_id: str) -> bool:
+        """Release the reservation of this request id. False if it isn't found, or if a call fails."""
+        for pause in demands.END_PAUSES:
+            self._sleep(pause)
+            try:
+                if found := self.find(request_id, timeout=demands.END_TIMEOUT):
+                    request = pb.ReleaseReservationRequest(reservation_id=found.id)
+                    self.call(self.stub.ReleaseReservation, request, timeout=demands.END_TIMEOUT)
+                    return True
+            except (GPUProxyError, ValueError):  # ValueError: the channel is closed
+                return False
+        return False
 
     def close(self) -> None:
         """Close the client's own channel; running calls on it are cancelled."""

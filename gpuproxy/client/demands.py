@@ -22,6 +22,10 @@ _NEW_END = "the new end, as in datetime.now(UTC) + timedelta(hours=2)"
 _A_TIME = "as in datetime(2026, 7, 1, tzinfo=UTC)"
 POOL_TIMEOUT = 600.0
 """Of the calls that wait for machines of a warm pool, as on the server."""
+END_TIMEOUT = 5.0
+"""Of each call that ends what a stopped call has rented."""
+END_PAUSES = (0.0, 1.0)
+"""Seconds before each look for what a stopped call has rented: the server may store it just then."""
 _DURATIONS = frozenset({"lease_duration", "ready_timeout", "keep_failed_primary", "drill_every", "release_idle_after"})
 
 Request = TypeVar("Request", bound=Message)
@@ -182,6 +186,21 @@ def with_request_id(request: Request) -> Request:
 def request_id_of(request: Message) -> str:
     """The request id of a message; "" if it has none."""
     return str(getattr(request, "request_id", ""))
+
+
+def is_rental(request: Message) -> bool:
+    """True if the call rents what can be found by its request id."""
+    return bool(request_id_of(request)) and not getattr(request, "dry_run", False)
+
+
+def is_kept(request: Message) -> bool:
+    """True if what the call rents shall be kept although its caller has gone."""
+    return bool(getattr(request, "keep_late", False))
+
+
+def lost(request_id: str) -> str:
+    """The note for the exception of a renting call that ended without an answer."""
+    return f"Machines may exist. client.find({request_id!r}) shows them, and its release() ends them."
 
 
 def require_request_id(request_id: str) -> None:

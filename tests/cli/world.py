@@ -187,7 +187,7 @@ class World(Money, GPUProxyServiceServicer):
         for machine in self.machines:
             if machine.contract_id == contract:
                 return machine
-        _abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {contract}.", "NOT_FOUND"))
+        abort(context, error(code_pb2.NOT_FOUND, f"There is no instance {contract}.", "NOT_FOUND"))
         raise AssertionError
 
     def GetReservation(
@@ -198,7 +198,7 @@ class World(Money, GPUProxyServiceServicer):
                 return pb.GetReservationResponse(reservation=reservation)
         meant = {each.request_id: {"request_id_of": each.reservation_id} for each in self.reservations}
         no = error(code_pb2.NOT_FOUND, "No such reservation.", "NOT_FOUND", metadata=meant.get(request.reservation_id))
-        _abort(context, no)
+        abort(context, no)
         raise AssertionError
 
     def ListReservations(
@@ -267,7 +267,7 @@ class World(Money, GPUProxyServiceServicer):
         self, request: pb.DestroyGPUInstanceRequest, context: grpc.ServicerContext
     ) -> pb.DestroyGPUInstanceResponse:
         if not any(machine.contract_id == request.instance_id for machine in self.machines):
-            _abort(context, error(code_pb2.NOT_FOUND, f"No machine {request.instance_id}.", "NOT_FOUND"))
+            abort(context, error(code_pb2.NOT_FOUND, f"No machine {request.instance_id}.", "NOT_FOUND"))
         self.destroyed.append((request.provider, request.instance_id))
         return pb.DestroyGPUInstanceResponse(success=True, message="being destroyed", state="releasing")
 
@@ -356,7 +356,7 @@ class World(Money, GPUProxyServiceServicer):
         if keys != [KEY]:
             refusal = error(code_pb2.UNAUTHENTICATED, "Send a valid key.", "UNAUTHENTICATED")
         if refusal is not None:
-            _abort(context, refusal)
+            abort(context, refusal)
 
 
 def error(
@@ -388,7 +388,7 @@ def served(world: World, credentials: grpc.ServerCredentials | None = None) -> I
             server.stop(0).wait()
 
 
-def _abort(context: grpc.ServicerContext, status: status_pb2.Status) -> None:
+def abort(context: grpc.ServicerContext, status: status_pb2.Status) -> None:
     rich = rpc_status.to_status(status)
     context.set_trailing_metadata((*rich.trailing_metadata, ("x-trace-id", "trace-1")))
     context.abort(rich.code, rich.details)

@@ -1,11 +1,14 @@
 """The Python client against the real program, killed and restarted in the middle."""
 
+import _thread
+import asyncio
 import json
 import os
 import random
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +74,45 @@ async def test_the_main_job_works_for_asyncio_too(server: Server, market: Market
         with pytest.raises(NotFound):
             await client.reservation("no-such-reservation")
     until(lambda: not market.alive())
+
+
+async def test_a_cancelled_call_leaves_nothing_that_the_caller_can_not_name(server: Server, market: Market) -> None:
+    async with AsyncClient(server.address, server.key) as client:
+        for seconds in (0.05, 0.2, 0.5, 1.0, 3.0):  # before, between and after the creates of the call
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.reserve(2, packing="single", max_price=2.0, wait_for="ready"), seconds)
+        await released(client)
+        assert not market.alive()
+        call = client.reserve(2, packing="single", max_price=2.0, wait_for="ready", request_id="mine")
+        with pytest.raises(TimeoutError) as caught:
+            await asyncio.wait_for(call, 3.0)
+        assert "client.find('mine') shows them" in getattr(caught.value.__cause__, "__notes__", [""])[0]
+        kept = await client.find("mine")
+        assert kept is not None
+        assert kept.instances
+        await kept.release()
+        await released(client)
+
+
+async def released(client: AsyncClient) -> None:
+    """Wait until nothing is rented."""
+    async with asyncio.timeout(PATIENCE):
+        while (await client.rented()).instances:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.1)
+
+
+def test_ctrl_c_releases_what_a_call_of_the_blocking_client_has_rented(server: Server, market: Market) -> None:
+    def interrupt() -> None:
+        until(market.alive)
+        _thread.interrupt_main()
+
+    with Client(server.address, server.key) as client:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            client.reserve(2, packing="single", max_price=2.0, wait_for="ready")
+        assert not getattr(caught.value, "__notes__", [])
+        until(lambda: not client.rented().instances)
+        assert not market.alive()
 
 
 def test_a_request_id_names_the_reservation_of_the_keys_own_project_also_for_an_admin(
