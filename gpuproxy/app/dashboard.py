@@ -49,6 +49,7 @@ def build_dashboard(
 
     reads = Reads(
         timeline=reservations.timeline,
+        project=reservations.project_of,
         left_out=service.left_out,
         findings=health.findings,
         passes=passes,

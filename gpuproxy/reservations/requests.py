@@ -77,6 +77,10 @@ class Reservations:
             async for token, shown in changes:
                 yield token, self._with_use(shown)
 
+    async def project_of(self, caller: Caller, reservation_id: str) -> str:
+        """The project that a reservation belongs to. Raises NotFound."""
+        return await self._db.read(lambda tx: own(tx, caller, reservation_id).project)
+
     async def timeline(self, caller: Caller, reservation_id: str) -> tuple[TimelineEntry, ...]:
         """The last events of a reservation, at most `MAX_EVENTS`, oldest first. Raises NotFound."""
 

@@ -21,7 +21,7 @@ from gpuproxy.model.leases import LeaseState
 from gpuproxy.model.reservations import TimelineEntry
 from gpuproxy.ports import Clock
 from gpuproxy.v1 import gpuproxy_pb2 as pb
-from tests.edge.engine import NOW, StubEngine, offer, service_over
+from tests.edge.engine import NOW, StubEngine, lease, offer, service_over, view
 from tests.edge.http_face import Both, both_faces
 from tests.edge.test_service import mine
 
@@ -37,10 +37,16 @@ NOTHING_OUT = LeftOut(total=1, fitting=1, rules=())
 
 @asynccontextmanager
 async def dashboard(
-    engine: StubEngine | None = None, timeline: Sequence[TimelineEntry] = (), left_out: LeftOut = NOTHING_OUT
+    engine: StubEngine | None = None,
+    timeline: Sequence[TimelineEntry] = (),
+    left_out: LeftOut = NOTHING_OUT,
+    project: str = "p1",
 ) -> AsyncIterator[Both]:
     async def read_timeline(_caller: Caller, _reservation_id: str) -> Sequence[TimelineEntry]:
         return timeline
+
+    async def read_project(_caller: Caller, _reservation_id: str) -> str:
+        return project
 
     async def read_left_out(_request: pb.ReserveGPUsRequest, _caller: Caller) -> LeftOut:
         return left_out
@@ -54,6 +60,7 @@ async def dashboard(
     def mount(dispatcher: Dispatcher, clock: Clock) -> Callable[[web.Application], None]:
         reads = Reads(
             timeline=read_timeline,
+            project=read_project,
             left_out=read_left_out,
             findings=read_nothing,
             passes=lambda: (),
@@ -272,6 +279,23 @@ async def test_a_viewer_who_sends_a_form_is_refused() -> None:
             form = {"csrf": csrf, "count": "1", "name": "n", "strategy": "lowest_price"}
             assert (await visitor.post(f"/ui/{path}", form))[0] == 403
     assert not engine.demands
+
+
+@pytest.mark.parametrize(
+    ("key", "project", "links"),
+    [("gp_viewer", "p1", True), ("gp_user", "p1", True), ("gp_admin", "p1", True), ("gp_admin", "<b>team", False)],
+)
+async def test_the_machines_of_a_pool_lead_to_their_pool_and_not_to_the_callers_own_of_this_number(
+    key: str, project: str, links: bool
+) -> None:
+    facts = {"id": "pool-abc", "labels": (("warm_pool", "5"),), "kind": "pool", "project": project}
+    async with dashboard(StubEngine(answer=view(lease(1), **facts)), project=project) as both:
+        status, text = await (await logged_in(both, key)).get("/ui/reservations/pool-abc")
+    assert status == 200
+    assert ('href="/ui/pools/5"' in text) == links
+    assert ("warm pool 5 of the project &lt;b&gt;team" in text) == (not links)
+    assert "/release" not in text
+    assert "/extend" not in text
 
 
 # ------------------------------------------------------------------------------------------------------- hostile texts

@@ -37,6 +37,16 @@ def test_another_project_sees_no_timeline_and_an_admin_sees_all():
     in_world(story)
 
 
+def test_the_project_of_a_reservation_is_read_by_those_who_may_see_it():
+    async def story(world: World) -> None:
+        made = (await world.reserve(1)).reservation.id
+        with pytest.raises(NotFound):
+            await world.engine.reservations.project_of(Caller(project="p2"), made)
+        assert await world.engine.reservations.project_of(Caller(project="p2", role="admin"), made) == "p1"
+
+    in_world(story)
+
+
 def test_a_long_timeline_has_its_last_events(monkeypatch: pytest.MonkeyPatch):
     async def story(world: World) -> None:
         made = (await world.reserve(2)).reservation.id

@@ -65,7 +65,15 @@ READS = frozenset(
 )
 """A viewer may call them."""
 EXTRA_READS = frozenset(
-    {"ReservationTimeline", "LeftOutOffers", "DoctorFindings", "ReconcilePasses", "WebhookDeliveries", "ListUsers"}
+    {
+        "ReservationTimeline",
+        "ReservationProject",
+        "LeftOutOffers",
+        "DoctorFindings",
+        "ReconcilePasses",
+        "WebhookDeliveries",
+        "ListUsers",
+    }
 )
 """Reads of the dashboard that the contract does not have."""
 WRITES = frozenset(

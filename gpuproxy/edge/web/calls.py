@@ -1,8 +1,8 @@
 """Calls of the dashboard: each goes through the dispatcher with the session's credentials, as an API call does.
 
 So roles, limits, deadlines, errors and log lines are those of the API, and nothing is decided here. Some reads that the
-contract does not have are dispatched in the same way: a reservation's events, why offers are left out and, for admins,
-the operator's findings, the reconcile passes, the deliveries of webhooks and the users.
+contract does not have are dispatched in the same way: a reservation's events and project, why offers are left out and,
+for admins, the operator's findings, the reconcile passes, the deliveries of webhooks and the users.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +29,8 @@ MAX_CALLS = 256
 """Concurrent calls of all dashboards."""
 Timeline = Callable[[Caller, str], Awaitable[Sequence[TimelineEntry]]]
 """Reads the events of a reservation that the caller may see, oldest first. Raises NotFound."""
+ProjectRead = Callable[[Caller, str], Awaitable[str]]
+"""Reads the project of a reservation that the caller may see. Raises NotFound."""
 Findings = Callable[[], Awaitable[Sequence[Finding]]]
 """Reads the problems of the whole deployment."""
 LeftOutRead = Callable[[pb.ReserveGPUsRequest, Caller], Awaitable[LeftOut]]
@@ -42,6 +44,7 @@ class Reads:
     """What the dashboard reads in addition to the contract's calls."""
 
     timeline: Timeline
+    project: ProjectRead
     left_out: LeftOutRead
     findings: Findings
     passes: Callable[[], Sequence["AccountPasses"]]
@@ -125,6 +128,11 @@ class Calls:
         raw = await self._run("ReservationTimeline", reservation_id, {**metadata, **_POLL}, "")
         return msgspec.json.decode(raw, type=list[TimelineEntry])
 
+    async def project(self, reservation_id: str, metadata: Mapping[str, str]) -> str:
+        """The project of a reservation. Raises NotFound."""
+        raw: bytes = await self._run("ReservationProject", reservation_id, {**metadata, **_POLL}, "")
+        return raw.decode()
+
     async def findings(self, metadata: Mapping[str, str]) -> list[Finding]:
         """The findings of `gpuproxy doctor` that need no marketplace. Only for admins: they are of all projects."""
         raw = await self._run("DoctorFindings", None, metadata, "")
@@ -162,6 +170,9 @@ def _extra(reads: Reads) -> tuple[Rpc, ...]:
     async def timeline(reservation_id: Any, caller: Caller) -> bytes:
         return msgspec.json.encode(await reads.timeline(caller, reservation_id))
 
+    async def project(reservation_id: Any, caller: Caller) -> bytes:
+        return (await reads.project(caller, reservation_id)).encode()
+
     async def left_out(request: Any, caller: Caller) -> bytes:
         return msgspec.json.encode(await reads.left_out(request, caller))
 
@@ -182,6 +193,7 @@ def _extra(reads: Reads) -> tuple[Rpc, ...]:
 
     return (
         rpc("ReservationTimeline", timeline, "viewer"),
+        rpc("ReservationProject", project, "viewer"),
         rpc("LeftOutOffers", left_out, "viewer"),
         rpc("DoctorFindings", findings, "admin"),
         rpc("ReconcilePasses", passes, "admin"),

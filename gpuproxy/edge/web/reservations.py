@@ -35,7 +35,9 @@ async def listed(visit: Visit) -> web.Response:
 
 async def page(visit: Visit) -> web.Response:
     """One reservation."""
-    return visit.page("reservation.html", **await _values(visit))
+    values = await _values(visit)
+    pool, project = await _pool(visit, values["reservation"])
+    return visit.page("reservation.html", pool=pool, pool_project=project, **values)
 
 
 async def live(visit: Visit) -> web.StreamResponse:
@@ -77,9 +79,19 @@ async def _values(visit: Visit) -> Mapping[str, Any]:
         "attempts": attempts,
         "open": [each for each in reservation.outcomes if each.state in ("failed", "not_attempted", "unknown")],
         "over": reservation.state in ("released", "failed"),
-        "pool": reservation.labels.get(LABEL, "") if reservation.reservation_id.startswith("pool-") else "",
         "billed": billed,
     }
+
+
+async def _pool(visit: Visit, reservation: pb.Reservation) -> tuple[str, str]:
+    """The number of the warm pool whose machines these are, and its project; both "" if it is no pool's reservation.
+
+    A pool's page shows pools of the caller's project only. An admin may have an own pool with the same number there.
+    """
+    if not reservation.reservation_id.startswith("pool-"):
+        return "", ""
+    project = await visit.site.calls.project(reservation.reservation_id, visit.session.metadata)
+    return reservation.labels.get(LABEL, ""), project
 
 
 def _changes(entries: Sequence[TimelineEntry]) -> list[TimelineEntry]:
