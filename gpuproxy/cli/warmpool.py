@@ -8,7 +8,8 @@ import click
 from gpuproxy.cli import tables
 from gpuproxy.cli.arguments import PriceType, TextType
 from gpuproxy.cli.confirming import confirm, yes_option
-from gpuproxy.cli.connection import Connection, client_command
+from gpuproxy.cli.connection import Connection, ServerUnreachable, client_command
+from gpuproxy.cli.ending import print_error
 from gpuproxy.cli.pool_options import pool_fields, pool_options
 from gpuproxy.cli.pool_text import cost_lines, describe, exists, host_table, pool_table
 from gpuproxy.cli.pool_watching import Progress, follow
@@ -21,6 +22,10 @@ _NOT_ACTIVE = 1
 """Exit code if the pool can't take over at the end, or if something is not proven gone yet."""
 _NOT_THERE = 1
 _NO_POOL = "There is no pool {}. To list the pools: gpuproxy warmpool list"
+_GOES_ON = (
+    "If the call has reached the server, the pool is still made and billed. To see it: gpuproxy warmpool status {0}. "
+    "To destroy it: gpuproxy warmpool cleanup {0}"
+)
 _ID = click.IntRange(1, 2**63 - 1)
 _MACHINE = click.argument("machine_id", metavar="MACHINE", type=_ID)
 
@@ -111,8 +116,12 @@ def provision(connection: Connection, /, dry_run: bool, no_wait: bool, **options
     if dry_run:
         answer = connection.call(connection.stub.ProvisionWarmPool, request)
     else:
-        with Progress(connection, machine_id):
-            answer = connection.call(connection.stub.ProvisionWarmPool, request, timeout=_TIMEOUT)
+        try:
+            with Progress(connection, machine_id):
+                answer = connection.call(connection.stub.ProvisionWarmPool, request, timeout=_TIMEOUT)
+        except (KeyboardInterrupt, ServerUnreachable):
+            print_error(_GOES_ON.format(machine_id))
+            raise
     if connection.as_json:
         connection.print_json(answer)
     else:

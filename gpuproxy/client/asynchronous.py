@@ -1,11 +1,11 @@
 """`AsyncClient` and `AsyncReservation`: the asyncio version of `blocking`. An object belongs to one event loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
@@ -24,6 +24,7 @@ from gpuproxy.v1.gpuproxy_pb2_grpc import GPUProxyServiceStub
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 View = TypeVar("View", bound=Message)
+Result = TypeVar("Result")
 
 
 class AsyncClient:
@@ -53,7 +54,7 @@ class AsyncClient:
         self._endpoint = endpoint(server, api_key)
         self._timeout = timeout
         self._sleep = sleep
-        self._releases: set[asyncio.Future[bool]] = set()
+        self._going_on: set[asyncio.Future[Any]] = set()
         options = channel_options(self._endpoint.server, repeats=True)
         self._owned = channel is None
         if channel is None:
@@ -237,6 +238,13 @@ class AsyncClient:
                 stream.cancel()
             await self._sleep(pause)
 
+    async def to_the_end(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Await `work`, a release. It goes on if the caller is cancelled."""
+        task = asyncio.ensure_future(work)
+        self._going_on.add(task)  # the event loop itself keeps only weak references
+        task.add_done_callback(self._going_on.discard)
+        return await asyncio.shield(task)
+
     async def _call(
         self,
         method: "aio.UnaryUnaryMultiCallable[Request, Response]",
@@ -250,7 +258,7 @@ class AsyncClient:
         try:
             return await method(request, timeout=seconds, metadata=self._endpoint.metadata)
         except grpc.RpcError as error:
-            raise error_of(error, demands.request_id_of(request)) from error
+            raise demands.failure(error, request) from error
         except asyncio.CancelledError as stopped:
             if demands.is_rental(request):
                 await self._stopped(stopped, request, own_id=own_id)
@@ -261,12 +269,8 @@ class AsyncClient:
         request_id = demands.request_id_of(request)
         note = demands.lost(request_id)
         stopped.add_note(note)  # first, because the release may be stopped too
-        if own_id and not demands.is_kept(request):
-            releasing = asyncio.ensure_future(self._released(request_id))
-            self._releases.add(releasing)  # the event loop itself keeps only weak references
-            releasing.add_done_callback(self._releases.discard)
-            if await asyncio.shield(releasing):
-                stopped.__notes__.remove(note)
+        if own_id and not demands.is_kept(request) and await self.to_the_end(self._released(request_id)):
+            stopped.__notes__.remove(note)
 
     async def _released(self, request_id: str) -> bool:
         """Release the reservation of this request id. False if it isn't found, or if a call fails."""
@@ -282,7 +286,9 @@ class AsyncClient:
         return False
 
     async def close(self) -> None:
-        """Close the client's own channel; running calls on it are cancelled."""
+        """Close the client's own channel; running calls on it are cancelled. Releases have 5 s to end."""
+        if self._going_on:
+            await asyncio.wait(self._going_on, timeout=demands.END_TIMEOUT)
         if self._owned:
             await self._channel.close()
 
@@ -343,8 +349,11 @@ class AsyncReservation:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         try:
-            await self.release()
+            await self._client.to_the_end(self.release())
         except GPUProxyError as failure:
             if error is None:
                 raise
             error.add_note(f"{self.id} was not released: {failure}")
+        except asyncio.CancelledError as stopped:
+            stopped.add_note(watching.may_be_rented(self.view))
+            raise

@@ -239,7 +239,7 @@ class Client:
         try:
             return method(request, timeout=seconds, metadata=self._endpoint.metadata)
         except grpc.RpcError as error:
-            raise error_of(error, demands.request_id_of(request)) from error
+            raise demands.failure(error, request) from error
         except (ValueError, TypeError):  # nothing was sent: the channel is closed, or the metadata is wrong
             raise
         except BaseException as stopped:  # Ctrl-C, or whatever a signal handler raises
@@ -333,3 +333,6 @@ class Reservation:
             if error is None:
                 raise
             error.add_note(f"{self.id} was not released: {failure}")
+        except BaseException as stopped:  # Ctrl-C, or whatever a signal handler raises
+            stopped.add_note(watching.may_be_rented(self.view))
+            raise

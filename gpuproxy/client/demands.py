@@ -9,10 +9,11 @@ from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import TypedDict, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpuproxy.client.errors import WrongArgument
+from gpuproxy.client.errors import GPUProxyError, WrongArgument, error_of
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 
 DEFAULT_TIMEOUT = 30.0
@@ -26,6 +27,10 @@ END_TIMEOUT = 5.0
 """Of each call that ends what a stopped call has rented."""
 END_PAUSES = (0.0, 1.0)
 """Seconds before each look for what a stopped call has rented: the server may store it just then."""
+_LOST = frozenset({"DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"})
+"""Error codes after which machines may exist."""
+_UNEXPLAINED = frozenset({"", "DEADLINE_EXCEEDED", "INTERNAL"})
+"""Their reasons, if the server doesn't say what it has kept. "": the error is not the server's."""
 _DURATIONS = frozenset({"lease_duration", "ready_timeout", "keep_failed_primary", "drill_every", "release_idle_after"})
 
 Request = TypeVar("Request", bound=Message)
@@ -201,6 +206,14 @@ def is_kept(request: Message) -> bool:
 def lost(request_id: str) -> str:
     """The note for the exception of a renting call that ended without an answer."""
     return f"Machines may exist. client.find({request_id!r}) shows them, and its release() ends them."
+
+
+def failure(error: grpc.RpcError, request: Message) -> GPUProxyError:
+    """The exception of a failed call. If the call may have rented machines, a note says how to find them."""
+    failed = error_of(error, request_id_of(request))
+    if is_rental(request) and failed.code in _LOST and failed.reason in _UNEXPLAINED:
+        failed.add_note(lost(failed.request_id))
+    return failed
 
 
 def require_request_id(request_id: str) -> None:

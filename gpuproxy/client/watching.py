@@ -136,6 +136,11 @@ def require_found(reservation: pb.Reservation, request_id: str) -> None:
         raise InvalidArgument(Refusal(code="INVALID_ARGUMENT", message=f"request_id: {text}", violations=violations))
 
 
+def may_be_rented(reservation: pb.Reservation) -> str:
+    """The note for the exception that stopped a release."""
+    return f"{reservation.reservation_id} may be rented still: its release was stopped"
+
+
 def reservation_of(request: pb.ReserveGPUsRequest, answer: pb.ReserveGPUsResponse) -> pb.Reservation:
     """The reservation that an answer of ReserveGPUs describes."""
     reservation = pb.Reservation(

@@ -2,7 +2,9 @@
 
 # ruff: noqa: N802 - the methods are named by the contract
 
+import _thread
 import json
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -257,6 +259,22 @@ def test_a_pool_that_is_not_active_at_the_end_is_exit_code_1(run: Run, world: Po
     assert run("warmpool", "provision", "123", "--host", "88888").exit_code == 1
     assert run("warmpool", "provision", "123", "--host", "88888", "--no-wait").exit_code == 0
     assert run("warmpool", "provision", "123", "--host", "88888", "--dry-run").exit_code == 0
+
+
+def test_ctrl_c_during_provision_says_that_the_pool_is_still_made_and_how_to_destroy_it(
+    run: Run, world: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str, request: Any, context: grpc.ServicerContext) -> None:
+        gone = threading.Event()
+        assert context.add_callback(gone.set)
+        _thread.interrupt_main()
+        assert gone.wait(60)
+
+    monkeypatch.setattr(world, "_take", interrupted)
+    result = run("warmpool", "provision", "12345", "--host", "88888")
+    assert result.exit_code == 130
+    assert "the pool is still made and billed. To see it: gpuproxy warmpool status 12345." in result.stderr
+    assert "To destroy it: gpuproxy warmpool cleanup 12345\n" in result.stderr
 
 
 def test_enable_sends_only_what_is_given_and_says_what_it_costs(run: Run, world: Pools) -> None:

@@ -12,6 +12,7 @@ import pytest
 from google.rpc import code_pb2
 
 from gpuproxy import AsyncClient, Client
+from gpuproxy.client import GPUProxyError
 from gpuproxy.v1 import gpuproxy_pb2 as pb
 from tests.cli import world as worlds
 from tests.cli.world import KEY, World, error, served
@@ -166,6 +167,91 @@ def test_what_is_not_found_is_looked_for_again_and_then_named(ends: Ends) -> Non
     notes = ends(world, lambda client: client.reserve(1), lambda client: client.reserve(1))
     assert world.looked == 2
     assert notes == [f"Machines may exist. client.find({world.request_id!r}) shows them, and its release() ends them."]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "noted"),
+    [
+        ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", True),
+        ("UNAVAILABLE", "", True),
+        ("INTERNAL", "INTERNAL", True),
+        ("UNAVAILABLE", "CREATE_QUEUE", False),
+        ("FAILED_PRECONDITION", "NOT_ENOUGH_GPUS", False),
+        ("INTERNAL", "INSTANCE_CREATION_FAILED", False),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_error_after_which_machines_may_exist_has_the_name_in_its_text(
+    asynchronous: bool, code: str, reason: str, noted: bool
+) -> None:
+    world = World()
+    world.refuse_with = error(getattr(code_pb2, code), "Not now.", reason)
+
+    async def story(address: str) -> None:
+        async with AsyncClient(address, KEY) as client:
+            await client.reserve(1, timeout=SECONDS)
+
+    with served(world) as address, pytest.raises(GPUProxyError) as caught:
+        if asynchronous:
+            asyncio.run(story(address))
+        else:
+            with Client(address, KEY) as client:
+                client.reserve(1, timeout=SECONDS)
+    name = caught.value.request_id
+    text = f"Machines may exist. client.find({name!r}) shows them, and its release() ends them."
+    assert getattr(caught.value, "__notes__", []) == ([text] if noted else [])
+
+
+def test_ctrl_c_during_the_release_of_a_with_block_leaves_the_name() -> None:
+    class Slow(World):
+        def ReleaseReservation(
+            self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
+        ) -> pb.ReleaseReservationResponse:
+            gone = threading.Event()
+            assert context.add_callback(gone.set)
+            _thread.interrupt_main()
+            assert gone.wait(SECONDS)
+            return super().ReleaseReservation(request, context)
+
+    with served(Slow()) as address, Client(address, KEY) as client:
+        with pytest.raises(KeyboardInterrupt) as caught, client.reserve(1):
+            pass
+        assert caught.value.__notes__ == ["res-1 may be rented still: its release was stopped"]
+
+
+async def test_a_release_at_the_end_of_a_block_goes_on_if_its_task_is_cancelled_again() -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    class Slow(World):
+        def ReleaseReservation(
+            self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
+        ) -> pb.ReleaseReservationResponse:
+            began.set()
+            assert goes_on.wait(SECONDS)
+            assert context.is_active()  # the client waits for it before it closes its channel
+            return super().ReleaseReservation(request, context)
+
+    rented = asyncio.Event()
+
+    async def rents(client: AsyncClient) -> None:
+        async with await client.reserve(1):
+            rented.set()
+            await asyncio.sleep(SECONDS)
+
+    world = Slow()
+    with served(world) as address:
+        async with AsyncClient(address, KEY) as client:
+            task = asyncio.ensure_future(rents(client))
+            async with asyncio.timeout(SECONDS):
+                await rented.wait()
+            task.cancel()
+            assert await asyncio.to_thread(began.wait, SECONDS)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            assert caught.value.__notes__ == ["res-1 may be rented still: its release was stopped"]
+            asyncio.get_running_loop().call_later(0.1, goes_on.set)
+    assert [each.state for each in world.reservations] == ["releasing"]
 
 
 @both
