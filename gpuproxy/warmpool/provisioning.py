@@ -205,11 +205,11 @@ def new_ceilings(tx: Tx, pool: Pool) -> list[tuple[Lease, NewCeiling]]:
             continue
         ceiling = machine_filter(pool).ceiling(lease.offered.num_gpus)
         if lease.observed.price > ceiling and ceiling < lease.creation.ceiling:
-            price = dollars(lease.observed.price)
+            price = f"{dollars(lease.observed.price)} per hour ({lease.offered.num_gpus} x GPU)"
             raise FailedPrecondition(
-                f"The {role} of warm pool {pool.machine_id} stays on its host and costs {price} per hour, more than "
-                f"the limit of ${spec.max_price:g} per GPU-hour ({spec.price_from or 'max_price'}) allows. Nothing "
-                "was changed. Set a higher max_price, or provision the pool on another host."
+                f"The {role} of warm pool {pool.machine_id} stays on its host and costs {price}, more than the limit "
+                f"of ${spec.max_price:g} per GPU-hour ({spec.price_from or 'max_price'}) allows. Nothing was changed. "
+                "Set a higher max_price, or provision the pool on another host."
             )
         found.append((lease, NewCeiling(ceiling)))
     return found
