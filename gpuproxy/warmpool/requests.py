@@ -4,7 +4,7 @@ So a call may arrive at any process, and a call that ends early changes nothing 
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -209,7 +209,9 @@ class WarmPools:
 
         pool = await self._db.write(write)
         view = await self._db.read(lambda tx: pools.view(tx, pools.get(tx, pool.id)))
-        ground = await self._ground((pool.provider, pool.account), pool.host, pool.spec) if pool.host else None
+        ground = None
+        with suppress(Unavailable):  # the pool is enabled; its plan has no prices then
+            ground = await self._ground((pool.provider, pool.account), pool.host, pool.spec) if pool.host else None
         plan = planned(pool.spec, pool.mode, ground, pool.host)
         if before is not None and pool.primary is not None and pool.primary == before.pool.primary:
             same_secrets = demand.secrets is None or self._same_secrets(before.pool, demand.secrets)

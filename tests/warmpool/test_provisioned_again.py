@@ -351,3 +351,19 @@ def test_the_reason_for_a_mode_goes_with_the_mode(asked: Any, mode: str, why: st
     pool = replace(scene(pool={"mode": "recreate"}).pool, mode_why=IN_USE)
     again = begun(NOW, pool, replace(pool.spec, mode=asked), pool.host, pool.account)
     assert (again.mode, again.mode_why) == (mode, why)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_pool_is_enabled_also_while_the_marketplace_tells_no_prices(answers: bool):
+    async def story(world: World) -> None:
+        before = await disabled(world)
+        if not answers:
+            world.arm("search", "refuse_connection", times=0)
+        enabled = await world.engine.pools.enable(caller(world), EnableDemand(machine_id=123))
+        assert enabled.plan.host == before.pool.host
+        assert (enabled.plan.standby_price is not None) is answers
+        world.control("DELETE", "faults")
+        await world.sleep(400)
+        assert (await status(world)).pool.state is PoolState.ACTIVE
+
+    in_world(story, **BOOTS)
