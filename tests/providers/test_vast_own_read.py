@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuproxy import boot
 from gpuproxy.providers.vast.adapter import OWN_READ
 from tests.boot.machine import needed
 
@@ -106,3 +107,8 @@ def test_a_marketplace_that_is_not_reached_is_no_verdict() -> None:
     with _serving([REFUSED], []) as url:
         pass
     assert _code(url) == UNKNOWN
+
+
+def test_a_machine_of_a_probe_still_has_room_for_its_watchdog() -> None:
+    script = boot.script((), f"( {OWN_READ}\n)\necho gpuproxy-probe: own_read=$?\n", more=(boot.ENDING,))
+    assert len(boot.fitted(script, 4_048)) <= 4_048
