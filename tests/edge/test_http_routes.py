@@ -174,7 +174,7 @@ def test_a_list_that_is_given_flat_and_in_a_group_counts_once() -> None:
     for body in ({**flat, "config": grouped}, {"args": None, "config": grouped}, {**flat, "config": {"args": None}}):
         made = request_of(route, Received(path={}, body=json.dumps(body).encode()))
         assert isinstance(made, pb.ReserveGPUsRequest)
-        assert (made.args, made.ports) == (["a", "b"], [8000])
+        assert (list(made.args), list(made.ports)) == (["a", "b"], [8000])
     said = _refused("ReserveGPUs", body=json.dumps({**flat, "config": other}).encode())
     assert said == "config.args: differs from args; give only one of them"
 
