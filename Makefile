@@ -71,7 +71,7 @@ soak: setup ## 48 hours of market time with random callers and faults, in 12 min
 	@$(VENV)/bin/python -m scripts.soak
 
 ledger: setup ## 1,000,000 random units of work on the ledger; after each, debits equal credits
-	@STEPS=20000 $(VENV)/bin/python -m pytest -n 2 --all-seeds tests/store/test_ledger.py -k debits
+	@STORIES=10 $(VENV)/bin/python -m pytest -n 2 --all-seeds tests/store/test_ledger.py -k debits
 
 fairness: setup ## one project floods an account, and another one must be served as fast as before; SEEDS=N
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m scripts.fairness
