@@ -2,8 +2,8 @@
 
 # ruff: noqa: N802 - the methods are named by the contract
 
-import _thread
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +15,7 @@ from google.rpc import code_pb2
 
 from gpuproxy.cli.pool_text import Steps, describe
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.cli.processes import Launch
 from tests.cli.world import KEY, NOW, Run, World, error
 
 
@@ -262,19 +263,23 @@ def test_a_pool_that_is_not_active_at_the_end_is_exit_code_1(run: Run, world: Po
 
 
 def test_ctrl_c_during_provision_says_that_the_pool_is_still_made_and_how_to_destroy_it(
-    run: Run, world: Pools, monkeypatch: pytest.MonkeyPatch
+    launch: Launch, world: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(name: str, request: Any, context: grpc.ServicerContext) -> None:
-        gone = threading.Event()
-        assert context.add_callback(gone.set)
-        _thread.interrupt_main()
-        assert gone.wait(60)
+    gone, under_way = threading.Event(), threading.Event()
 
-    monkeypatch.setattr(world, "_take", interrupted)
-    result = run("warmpool", "provision", "12345", "--host", "88888")
-    assert result.exit_code == 130
-    assert "the pool is still made and billed. To see it: gpuproxy warmpool status 12345." in result.stderr
-    assert "To destroy it: gpuproxy warmpool cleanup 12345\n" in result.stderr
+    def wait(name: str, request: Any, context: grpc.ServicerContext) -> None:
+        assert context.add_callback(gone.set)
+        under_way.set()
+        assert gone.wait(300)
+
+    monkeypatch.setattr(world, "_take", wait)
+    process = launch("warmpool", "provision", "12345", "--host", "88888")
+    assert under_way.wait(300)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=1200)[1]
+    assert process.returncode == 130
+    assert "the pool is still made and billed. To see it: gpuproxy warmpool status 12345." in said
+    assert "To destroy it: gpuproxy warmpool cleanup 12345\n" in said
 
 
 def test_enable_sends_only_what_is_given_and_says_what_it_costs(run: Run, world: Pools) -> None:

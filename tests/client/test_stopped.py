@@ -2,10 +2,10 @@
 
 # ruff: noqa: N802 - the methods are named by the contract
 
-import _thread
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -69,6 +69,22 @@ class Renting(World):
         return [each.state for each in self.reservations]
 
 
+class Interrupted:
+    """A method of a stub. During its call Ctrl-C is pressed once `when` is set.
+
+    A real signal can leave a lock of the gRPC library locked, so it is only sent to processes of their own.
+    """
+
+    def __init__(self, method: Any, when: threading.Event) -> None:
+        self._method, self._when = method, when
+
+    def __call__(self, request: Any, **options: Any) -> None:
+        call = self._method.future(request, **options)
+        assert self._when.wait(SECONDS)
+        call.cancel()
+        raise KeyboardInterrupt
+
+
 Ends = Callable[[Renting, Callable[[Client], object], Callable[[AsyncClient], Awaitable[object]]], list[str]]
 
 
@@ -76,12 +92,14 @@ def interrupted(
     world: Renting, blocking: Callable[[Client], object], _: Callable[[AsyncClient], Awaitable[object]]
 ) -> list[str]:
     """Ctrl-C during the call of the blocking client; returns the notes of the exception."""
-    world.rented = _thread.interrupt_main
+    rented = threading.Event()
+    world.rented = rented.set
     with (
         served(world) as address,
         Client(address, KEY, sleep=lambda _: None) as client,
         pytest.raises(KeyboardInterrupt) as caught,
     ):
+        client.stub.ReserveGPUs = Interrupted(client.stub.ReserveGPUs, rented)
         blocking(client)
     return getattr(caught.value, "__notes__", [])
 
@@ -203,17 +221,10 @@ def test_an_error_after_which_machines_may_exist_has_the_name_in_its_text(
 
 
 def test_ctrl_c_during_the_release_of_a_with_block_leaves_the_name() -> None:
-    class Slow(World):
-        def ReleaseReservation(
-            self, request: pb.ReleaseReservationRequest, context: grpc.ServicerContext
-        ) -> pb.ReleaseReservationResponse:
-            gone = threading.Event()
-            assert context.add_callback(gone.set)
-            _thread.interrupt_main()
-            assert gone.wait(SECONDS)
-            return super().ReleaseReservation(request, context)
-
-    with served(Slow()) as address, Client(address, KEY) as client:
+    began = threading.Event()
+    began.set()
+    with served(World()) as address, Client(address, KEY) as client:
+        client.stub.ReleaseReservation = Interrupted(client.stub.ReleaseReservation, began)
         with pytest.raises(KeyboardInterrupt) as caught, client.reserve(1):
             pass
         assert caught.value.__notes__ == ["res-1 may be rented still: its release was stopped"]

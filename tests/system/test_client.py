@@ -1,14 +1,13 @@
 """The Python client against the real program, killed and restarted in the middle."""
 
-import _thread
 import asyncio
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from gpuproxy import AsyncClient, Client
 from gpuproxy.client import NotEnoughGPUs, NotFound
 from gpuproxy.v1 import gpuproxy_pb2 as pb
+from tests.cli.processes import heard
 from tests.system.processes import KIND, PATIENCE, UNPACED, Market, Server, until
 
 
@@ -102,17 +102,21 @@ async def released(client: AsyncClient) -> None:
 
 
 def test_ctrl_c_releases_what_a_call_of_the_blocking_client_has_rented(server: Server, market: Market) -> None:
-    def interrupt() -> None:
-        until(market.alive)
-        _thread.interrupt_main()
-
+    program = (
+        "from gpuproxy import Client\n"
+        f"with Client({server.address!r}, {server.key!r}) as client:\n"
+        "    client.reserve(2, packing='single', max_price=2.0, wait_for='ready')\n"
+    )
+    with heard(signal.SIGINT):
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    until(market.alive)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == -signal.SIGINT
+    assert said.endswith("KeyboardInterrupt\n"), said
     with Client(server.address, server.key) as client:
-        threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt) as caught:
-            client.reserve(2, packing="single", max_price=2.0, wait_for="ready")
-        assert not getattr(caught.value, "__notes__", [])
         until(lambda: not client.rented().instances)
-        assert not market.alive()
+    assert not market.alive()
 
 
 def test_a_request_id_names_the_reservation_of_the_keys_own_project_also_for_an_admin(
