@@ -28,10 +28,12 @@ class Watched(StubEngine):
         super().__init__()
         self.changes: asyncio.Queue[Any] = asyncio.Queue()
         self.open = 0
+        self.opened = asyncio.Event()
 
     async def watch(self, caller: Caller, reservation_id: str, resume_token: str) -> AsyncGenerator[Any, None]:
         self.asked.append(("watch", caller.project, reservation_id, resume_token))
         self.open += 1
+        self.opened.set()
         try:
             while (change := await self.changes.get()) is not None:
                 if isinstance(change, Exception):
@@ -181,3 +183,21 @@ async def test_streams_end_at_once_when_the_server_drains_and_tell_the_client_to
         async with asyncio.timeout(SECONDS):
             assert await draining
         assert engine.open == 0
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_stream_that_is_ended_while_a_message_is_sent_tells_the_client(steps: int) -> None:
+    """It ends so many steps of the event loop after the change that is sent."""
+    engine = Watched()
+    async with facing(service_over(engine)) as face:
+        call = face.call("WatchReservation", ASKED)
+        reading = asyncio.ensure_future(ended(call))
+        async with asyncio.timeout(SECONDS):
+            await engine.opened.wait()
+        engine.changes.put_nowait(("7", view(lease(1))))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        face.dispatcher.end_streams()
+        error = await reading
+        assert error.code() is StatusCode.UNAVAILABLE
+        assert "last resume_token" in (error.details() or "")

@@ -183,9 +183,9 @@ def reserved(client: Client, request_id: str) -> pb.ReserveGPUsResponse | None:
 def _started(directory: Path, settings: dict[str, str], *command: str) -> "subprocess.Popen[str] | Forked":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GPUPROXY_", "VASTAI_"))}
     log = directory / f"{command[0]}.log"
-    if "PYTEST_VERSION" in os.environ:
+    if "PYTEST_VERSION" in os.environ and "PYTHONPATH" not in settings:
         return Forked(directory, inherited | settings, *command, errors=log)
-    with log.open("a") as errors:  # a script that measures or kills it wants all of a start
+    with log.open("a") as errors:  # a script wants all of a start, and another path has other modules
         return subprocess.Popen(
             [sys.executable, "-m", "gpuproxy", *command],
             cwd=directory,

@@ -5,6 +5,7 @@ error. Answers that are already encoded aren't parsed again. `abort` is called i
 objects belong to the event loop in which `start` runs.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -34,6 +35,8 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _CEILING = 2000
 """Concurrent calls. It is a last resort, since it also refuses health checks."""
 _MINUTE_MS = 60_000
+_LAST_WRITE_SECONDS = 5.0
+"""Real seconds. A client that does not read keeps a write from its end."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on the port fails instead of getting half the connections
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -131,7 +134,7 @@ class GrpcServer:
 
     async def _stream(self, rpc: Rpc, raw: bytes, context: _Context) -> None:
         async def send(answer: Answer) -> None:
-            await context.write(_wire(answer))
+            await _finished(asyncio.ensure_future(context.write(_wire(answer))))
 
         reply = await self._dispatcher.stream(_call(rpc, raw, context), send)
         if reply.refusal is not None:
@@ -166,6 +169,20 @@ def _call(rpc: Rpc, raw: bytes, context: _Context) -> Call:
         seconds_left=context.time_remaining(),
         peer=context.peer(),
     )
+
+
+async def _finished(write: "asyncio.Future[None]") -> None:
+    """Wait for a write. If the stream is ended meanwhile, the write gets a moment to finish.
+
+    While a message is being sent, gRPC refuses to send a status, and the client would wait for ever.
+    """
+    try:
+        await asyncio.shield(write)
+    except asyncio.CancelledError:
+        write.add_done_callback(lambda write: write.cancelled() or write.exception())  # nobody else asks for it
+        await asyncio.wait([write], timeout=_LAST_WRITE_SECONDS)
+        write.cancel()
+        raise
 
 
 async def _refuse(refusal: Refusal, trace_id: str, context: _Context) -> None:
