@@ -50,7 +50,7 @@ async def failed_over(
     ended = await db.read(over)
     if ended is None and view.incident is None and not view.pool.asked:
         raise Refusal(
-            f"The failover of warm pool {machine_id} did not begin: {view.next_action}", reason=Reason.FAILOVER_FAILED
+            f"The failover of warm pool {machine_id} was given up: {view.next_action}", reason=Reason.FAILOVER_FAILED
         )
     if ended is None:
         raise Refusal(

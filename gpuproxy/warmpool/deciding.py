@@ -93,6 +93,8 @@ def _without_volume(s: Scene) -> Act | None:
         return None
     if volume.state is LeaseState.STARTING and s.waited(volume.started_at, s.limits.create_seconds):
         return _failed(s, Degraded.PROVISION_FAILED, "no listing has shown the new volume")
+    if volume.state is LeaseState.RELEASING and s.waited(s.pool.step_began_at, s.limits.create_seconds):
+        return _failed(s, Degraded.PROVISION_FAILED, "a volume that is not kept could not be deleted yet")
     return Rest(SOON)
 
 
@@ -303,7 +305,7 @@ def _without_workload(s: Scene) -> Act | None:
 
 
 def _taken_up(s: Scene, primary: Lease) -> Act | None:
-    """Go on with what provisioning had to leave: a create without an answer, or an offline host."""
+    """Go on with what provisioning had to leave: a create without an answer, an offline host, GPUs that were taken."""
     pool = s.pool
     if primary.state is LeaseState.ACTIVE and not pool.founded:
         return _founded(s)
@@ -312,7 +314,10 @@ def _taken_up(s: Scene, primary: Lease) -> Act | None:
     gone = primary.state in TERMINAL
     is_stopped = primary.state is LeaseState.PARKED and primary.pending.stop_at is not None
     was_offline = pool.degraded is Degraded.HOST_OFFLINE and (gone or is_stopped)
-    if s.volume_lost or not (was_offline or (gone and (pool.degraded is Degraded.UNKNOWN_OUTCOME or not pool.founded))):
+    fits = is_stopped and primary.observed.price <= primary.creation.ceiling
+    has_room = pool.degraded is Degraded.START_FAILED and fits and s.free_since_try
+    was_left = gone and (pool.degraded is Degraded.UNKNOWN_OUTCOME or not pool.founded)
+    if s.volume_lost or not (was_offline or has_room or was_left):
         return None
     if any(is_offline(each) for each in (primary, *s.writers())):
         return None
@@ -364,8 +369,12 @@ def _suspended(s: Scene, incident: Incident) -> Act:
 def _resumed(s: Scene, incident: Incident, why: str) -> Change:
     pool = _to_be_looked_at(replace(s.pool, asked="", unfenced=False, step_began_at=s.now, next_try_at=None))
     again = replace(incident, rung=0, successor=None, fenced_at=None, stop_sent_at=None)
+    if incident.kind in ("test", "drill"):  # it may have stopped the primary already, so now it is a failover
+        again = replace(again, kind="failure")
     if s.pool.asked:
-        again = replace(again, asked_by=s.pool.asked_by, unfenced=incident.unfenced or s.pool.unfenced)
+        again = replace(
+            again, kind=s.pool.asked, asked_by=s.pool.asked_by, unfenced=incident.unfenced or s.pool.unfenced
+        )
     return Change(event=PoolEvent.PRIMARY_LOST, reason=why, pool=pool, incident=again)
 
 

@@ -89,8 +89,11 @@ NO_PRIMARY = (
     "The pool has no primary that runs, and none is made or started by itself. ProvisionWarmPool tries again, or moves "
     "the pool to another host, without its data."
 )
-_SAY_SO = frozenset({Degraded.PROVISION_FAILED, Degraded.VOLUME_LOST, Degraded.OVER_BUDGET})
-"""Their own lines say what to do about the primary."""
+_SAY_SO = frozenset({
+    Degraded.PROVISION_FAILED, Degraded.VOLUME_LOST, Degraded.OVER_BUDGET, Degraded.SECRETS_UNAVAILABLE,
+    Degraded.WRONG_VOLUME, Degraded.LOW_CREDIT, Degraded.CONTRACT_ENDS,
+})  # fmt: skip
+"""Their own lines say what to do first."""
 _GO_ON = frozenset({Degraded.HOST_OFFLINE, Degraded.UNKNOWN_OUTCOME})
 """With these, the primary is made again once the marketplace answers."""
 
@@ -108,7 +111,8 @@ def _waits_for_its_owner(view: PoolView) -> bool:
     if primary is None:
         return not pool.seeks
     if primary.state is LeaseState.PARKED:
-        return pool.degraded is Degraded.START_FAILED
+        is_tried = primary.pending.stop_at is not None and primary.observed.price <= primary.creation.ceiling
+        return pool.degraded is Degraded.START_FAILED and not is_tried
     return primary.state in TERMINAL and pool.founded and pool.degraded not in _GO_ON
 
 

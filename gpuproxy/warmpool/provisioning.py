@@ -282,6 +282,14 @@ def draft(
     )  # fmt: skip
 
 
+def machines_stay(view: PoolView) -> bool:
+    """Whether a pool that is provisioned on its host keeps its primary: not after the loss of the volume."""
+    primary, volume = view.primary, view.volume
+    if view.pool.volume is not None and (volume is None or volume.state in TERMINAL):
+        return False
+    return primary is not None and primary.state not in TERMINAL and primary.state is not LeaseState.RELEASING
+
+
 def stands(tx: Tx, pool: Pool) -> bool:
     """Whether the pool has a primary that is not gone."""
     primary = None if pool.primary is None else leases.find(tx, pool.primary)

@@ -51,6 +51,7 @@ from gpuproxy.warmpool.provisioning import (
     end_incident,
     found_or_made,
     kept_plan,
+    machines_stay,
     merged,
     new_ceilings,
     no_spec,
@@ -145,8 +146,8 @@ class WarmPools:
             kept = None
         spec = sized(demand.spec, ground) if kept is None else replace(demand.spec, num_gpus=kept.spec.num_gpus)
         plan = planned(spec, "" if stored is None else stored.mode, ground, host)
-        shown = plan
-        if before is not None and kept is not None:
+        shown, stay = plan, kept is not None and before is not None and machines_stay(before)
+        if before is not None and kept is not None and stay:
             same = self._same_secrets(kept, demand.secrets)
             shown = kept_plan(plan, before, demand.spec, same_secrets=same)
         now = draft(
@@ -154,7 +155,7 @@ class WarmPools:
         )
 
         def check(tx: Tx, pool: Pool) -> None:
-            if kept is not None:
+            if stay:
                 new_ceilings(tx, replace(pool, spec=spec))
             budgets.check(tx, replace(pool, key_id=caller.key_id), plan, self._hold_ahead, kept=kept is not None)
 
@@ -213,7 +214,7 @@ class WarmPools:
         with suppress(Unavailable):  # the pool is enabled; its plan has no prices then
             ground = await self._ground((pool.provider, pool.account), pool.host, pool.spec) if pool.host else None
         plan = planned(pool.spec, pool.mode, ground, pool.host)
-        if before is not None and pool.primary is not None and pool.primary == before.pool.primary:
+        if before is not None and machines_stay(before) and pool.primary == before.pool.primary:
             same_secrets = demand.secrets is None or self._same_secrets(before.pool, demand.secrets)
             plan = kept_plan(plan, before, pool.spec, same_secrets=same_secrets)
         return Enabled(view=self._views.told(view), plan=plan)

@@ -17,8 +17,10 @@ from gpuproxy.warmpool.explaining import next_action
 from gpuproxy.warmpool.provisioning import begun
 from gpuproxy.warmpool.secrets import Sealer
 from tests.warmpool.scenes import NOW, S, lease, scene
+from tests.warmpool.test_found import two_hosts
 from tests.warmpool.test_life import a_host, caller, status
 from tests.warmpool.test_provisioning import BOOTS, demand_of, hosts, sent, without_gpus
+from tests.warmpool.test_volume_lost import lose
 from tests.world import VAST, World, in_world
 
 IN_USE = "the volume is in use by another instance"
@@ -365,5 +367,28 @@ def test_a_pool_is_enabled_also_while_the_marketplace_tells_no_prices(answers: b
         world.control("DELETE", "faults")
         await world.sleep(400)
         assert (await status(world)).pool.state is PoolState.ACTIVE
+
+    in_world(story, **BOOTS)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_the_answer_says_what_stays_also_after_the_loss_of_the_volume(lost: bool):
+    async def story(world: World) -> None:
+        await world.sleep(5)
+        view, _ = await two_hosts(world)
+        assert view.volume is not None
+        if lost:
+            lose(world, view.volume.instance_id)
+            await world.sleep(800)
+            assert (await status(world, 1)).pool.degraded == "volume_lost"
+        else:
+            await world.engine.pools.disable(caller(world), 1)
+        again = replace(demand_of(host_of(view), volume_gb=77), machine_id=1)
+        _, plan = await world.engine.pools.provision(caller(world), replace(again, dry_run=True))
+        assert plan.later == (() if lost else ("volume_size",))
+        assert (plan.spec.volume_gb == 77) is lost
+        after = await sent(world, again)
+        assert after.volume is not None
+        assert (after.volume.id == view.volume.id) is not lost
 
     in_world(story, **BOOTS)

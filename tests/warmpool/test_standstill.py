@@ -1,12 +1,14 @@
 """A pool that does nothing by itself says so, and what its owner can do."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gpuproxy.model.errors import Refusal
-from gpuproxy.model.leases import LeaseState
+from gpuproxy.model.leases import LeaseState, Pending
+from gpuproxy.model.money import Micro
 from gpuproxy.model.pool_calls import ProvisionDemand
 from gpuproxy.model.pools import Degraded, PoolSpec, PoolState, PoolView
 from gpuproxy.model.reasons import Reason
@@ -15,7 +17,7 @@ from gpuproxy.store import leases
 from gpuproxy.warmpool.explaining import next_action
 from gpuproxy.warmpool.hints import HINTS, NO_PRIMARY, hints
 from tests.store.spending.test_admission import limit, put
-from tests.warmpool.scenes import S, incident, lease, scene
+from tests.warmpool.scenes import NOW, S, incident, lease, scene
 from tests.warmpool.test_life import PRICE, caller, provisioned, status
 from tests.warmpool.test_recreate import BOOTS, take_all
 from tests.world import VAST, World, in_world
@@ -36,7 +38,7 @@ def degraded(why: Degraded, primary: LeaseState | None, **facts: Any) -> PoolVie
     ("why", "primary"),
     [
         (D.NO_FREE_GPU, S.RELEASED), (D.NO_FREE_GPU, None), (D.NO_STANDBY, S.FAILED), (D.START_FAILED, S.PARKED),
-        (D.UNCHECKED, S.LOST), (D.SECRETS_UNAVAILABLE, S.RELEASED), (D.UNKNOWN_OUTCOME, None),
+        (D.UNCHECKED, S.LOST), (D.UNKNOWN_OUTCOME, None),
     ],
 )  # fmt: skip
 def test_a_pool_that_makes_no_primary_by_itself_says_so(why: Degraded, primary: LeaseState | None):
@@ -59,12 +61,24 @@ def test_a_pool_that_makes_no_primary_by_itself_says_so(why: Degraded, primary: 
         (D.PROVISION_FAILED, None, {}),
         (D.VOLUME_LOST, S.RELEASED, {}),
         (D.OVER_BUDGET, S.PARKED, {}),
+        (D.SECRETS_UNAVAILABLE, S.RELEASED, {}),
+        (D.LOW_CREDIT, S.RELEASED, {}),
     ],
 )
 def test_a_pool_that_goes_on_or_knows_better_does_not(why: Degraded, primary: LeaseState | None, facts: Any):
     view = degraded(why, primary, **facts)
     assert next_action(view, 2.0) == HINTS[why]
     assert hints(view) == [HINTS[why]]
+
+
+def test_a_stopped_primary_that_is_tried_again_once_its_gpus_are_free_is_no_standstill():
+    view = degraded(D.START_FAILED, S.PARKED)
+    assert view.primary is not None
+    view = replace(view, primary=replace(view.primary, pending=Pending(stop_at=NOW)))
+    assert hints(view) == [HINTS[D.START_FAILED]]
+    assert view.primary is not None
+    dear = replace(view.primary.observed, price=Micro(view.primary.creation.ceiling + 1))
+    assert hints(replace(view, primary=replace(view.primary, observed=dear))) == [NO_PRIMARY]
 
 
 async def without_primary(world: World, obstacle: Callable[[PoolView], Awaitable[None]]) -> PoolView:
@@ -94,7 +108,7 @@ def test_a_pool_without_a_primary_waits_for_its_owner_and_has_nothing_to_fail_ov
 
         now = await without_primary(world, take)
         assert (now.pool.degraded, now.next_action) == (D.NO_FREE_GPU, NO_PRIMARY)
-        with pytest.raises(Refusal, match="did not begin") as refusal:
+        with pytest.raises(Refusal, match="was given up") as refusal:
             await world.engine.pools.failover(caller(world), 123, allow_unfenced=True)
         assert refusal.value.reason is Reason.FAILOVER_FAILED
         assert (await status(world)).pool.asked == ""

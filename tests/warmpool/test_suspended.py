@@ -48,6 +48,19 @@ def test_a_suspended_failover_goes_on_at_once_if_somebody_asks_for_it(*, unfence
     assert (act.incident.unfenced, act.incident.asked_by, act.incident.stop_sent_at) == (unfenced, "k2", None)
 
 
+@pytest.mark.parametrize("kind", ["test", "drill", "failure", "manual"])
+def test_a_suspended_test_or_drill_goes_on_as_a_failover(kind: str):
+    """It may have stopped the primary already, so its end without a successor would be an outage."""
+    late = decide(suspended(primary=S.RELEASED, facts={"kind": kind}, pool={"next_try_at": at(10)}))
+    asked = decide(suspended(facts={"kind": kind}, pool={"asked": "manual"}))
+    assert isinstance(late, Change)
+    assert isinstance(asked, Change)
+    assert late.incident is not None
+    assert asked.incident is not None
+    assert late.incident.kind == ("manual" if kind == "manual" else "failure")
+    assert asked.incident.kind == "manual"
+
+
 def test_it_does_not_if_nobody_asks():
     assert isinstance(decide(suspended(pool={"degraded": Degraded.UNREACHABLE})), Rest)
 

@@ -43,6 +43,13 @@ def test_provisioning_fails_if_no_listing_shows_the_new_volume_in_time():
     assert (event(act), reason(act), released(act)) == (PoolEvent.FAILED, Degraded.PROVISION_FAILED, ["volume"])
 
 
+@pytest.mark.parametrize(("seconds", "fails"), [(419, False), (421, True)])
+def test_provisioning_fails_if_a_volume_that_is_released_is_not_deleted_in_time(seconds: float, fails: bool):
+    waiting = first_provision(S.RELEASING)
+    act = decide(replace(waiting, pool=replace(waiting.pool, step_began_at=at(seconds))))
+    assert event(act) is PoolEvent.FAILED if fails else act == Rest(1.0)
+
+
 def test_a_volume_that_was_released_for_its_price_is_a_failed_try():
     act = decide(first_provision(S.RELEASED))
     assert isinstance(act, Change)

@@ -78,6 +78,21 @@ def test_provisioning_goes_on_once_the_host_is_back(primary: Lease):
     assert event(decide(left(primary))) is E.PROVISION
 
 
+DEAR = replace(STOPPED, observed=replace(STOPPED.observed, price=Micro(STOPPED.creation.ceiling + 1)))
+
+
+@pytest.mark.parametrize(
+    ("primary", "looked", "misses", "goes_on"),
+    [(STOPPED, 200, 0, True), (STOPPED, 400, 0, False), (STOPPED, 200, 1, False), (DEAR, 200, 0, False)],
+    ids=["free", "not seen since", "taken", "dear"],
+)
+def test_a_primary_that_could_not_be_started_is_tried_again_once_its_gpus_were_seen_free(
+    primary: Lease, looked: float, misses: int, *, goes_on: bool
+):
+    act = decide(left(primary, degraded=D.START_FAILED, looked_at=at(looked), misses=misses))
+    assert (event(act) is E.PROVISION) is goes_on
+
+
 @pytest.mark.parametrize("founded", [True, False])
 @pytest.mark.parametrize(("primary", "expected"), [(GONE, E.PROVISION), (STOPPED, None)], ids=["gone", "stopped"])
 def test_provisioning_goes_on_once_it_is_known_that_no_primary_was_made(
@@ -100,12 +115,12 @@ def test_a_failover_that_was_asked_for_without_a_primary_does_not_meet_the_next_
         left(GONE, other(host="offline")),
         left(GONE, LOST_VOLUME),
         left(GONE, degraded=D.NO_FREE_GPU),
-        left(STOPPED, degraded=D.START_FAILED),
+        left(STOPPED, degraded=D.START_FAILED, misses=1),
         left(GONE, degraded=D.OVER_BUDGET),
         left(lease("primary", S.PARKED)),
     ],
     ids=[
-        "before its time", "offline host", "without the volume", "for want of GPUs", "nothing starts", "over budget",
+        "before its time", "offline host", "without the volume", "for want of GPUs", "GPUs are taken", "over budget",
         "stopped by another",
     ],
 )  # fmt: skip
